@@ -1,0 +1,20 @@
+//! The blocking side: everything that runs on the engine's own threads, and the protocol to reach it.
+//!
+//! `protocol` is all that the actors see. A host (today the thread host) runs two threads: the loop, generic over
+//! a `Model`, and the vocabulary thread.
+
+pub mod protocol;
+pub mod spec;
+
+pub mod model;
+
+pub mod batch;
+pub mod fake;
+pub mod host;
+#[cfg(feature = "llama")]
+pub mod llama;
+pub mod logprobs;
+#[path = "engine/loop.rs"]
+pub mod run_loop;
+pub mod sampler;
+pub mod vocabulary;

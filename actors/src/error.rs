@@ -1,0 +1,60 @@
+//! Why a generation can fail, as the caller is told. One enum; HTTP maps it to statuses elsewhere.
+
+use std::time::Duration;
+
+/// The end of a generation without success.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GenerateError {
+    /// The caller's mistake; `param` is the request field.
+    #[error("{message}")]
+    InvalidRequest {
+        /// The field at fault.
+        param: String,
+        /// What is wrong, with the allowed range.
+        message: String,
+    },
+    /// The prompt does not fit.
+    #[error("the prompt has {prompt_tokens} tokens, the context holds {context_tokens}")]
+    ContextLengthExceeded {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+        /// Most tokens of one request.
+        context_tokens: u32,
+    },
+    /// No admission permit is free.
+    #[error("the server is at its limit of {limit} requests; try again in {} s", retry_after.as_secs())]
+    Overloaded {
+        /// Permits in all.
+        limit: u32,
+        /// A computed guess.
+        retry_after: Duration,
+    },
+    /// The engine loads for the first time.
+    #[error("the model is loading")]
+    ModelLoading,
+    /// The engine is down and held.
+    #[error("the engine is down: {cause}")]
+    EngineDown {
+        /// Why it is down.
+        cause: String,
+        /// When it is tried again.
+        retry_after: Duration,
+    },
+    /// A deadline passed.
+    #[error("deadline exceeded: {which} took longer than {} ms", limit.as_millis())]
+    DeadlineExceeded {
+        /// `queue`, `first_token` or `total`.
+        which: &'static str,
+        /// The deadline.
+        limit: Duration,
+    },
+    /// The system is shutting down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The receiver went away or stopped reading; nobody is there to see it but the log.
+    #[error("the client is gone")]
+    ClientGone,
+    /// The session vanished or an invariant broke.
+    #[error("internal error: {0}")]
+    Internal(String),
+}

@@ -1,0 +1,28 @@
+//! The actors of cLLM: supervised session, scheduler, KV-cache and backend actors around an LLM engine.
+//!
+//! Reading order:
+//! [`request`] and [`sampling`] say what can be asked for, [`system`] is the handle through which it is asked;
+//! [`session`], [`scheduler`], [`kv_cache`] and [`backend`] are the actors that answer, one file each;
+//! [`supervision`] restarts them; [`engine`] is the blocking side that computes; [`prompt`] and [`text`] turn
+//! messages into prompts and tokens into text.
+//!
+//! This crate knows models and actors. It knows no HTTP, no command line and no file format of configuration.
+
+pub mod admission;
+pub mod backend;
+pub mod engine;
+pub mod error;
+pub mod kv_cache;
+pub mod names;
+pub mod prompt;
+pub mod request;
+pub mod sampling;
+pub mod scheduler;
+pub mod session;
+pub mod supervision;
+pub mod system;
+pub mod text;
+
+pub use error::GenerateError;
+pub use request::{FinishReason, GenerateRequest, GenerationEvent, Prompt};
+pub use sampling::SamplingParams;

@@ -1,0 +1,168 @@
+//! What a caller asks for and what it gets back: the vocabulary of the public handle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::protocol::{Token, TokenLogprob};
+use crate::error::GenerateError;
+use crate::prompt::ChatPrompt;
+use crate::sampling::SamplingParams;
+
+/// One sequence to generate. `n` choices or several prompts are several requests.
+#[derive(Debug, Clone)]
+pub struct GenerateRequest {
+    /// Appears in every log line and nowhere else; need not be unique.
+    pub trace_id: Arc<str>,
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How to draw tokens.
+    pub sampling: SamplingParams,
+    /// Most tokens to generate. `None`: until the context of one request is full. 0: none, the prompt is only read.
+    pub max_tokens: Option<u32>,
+    /// Texts that end the generation; not part of the output. At most [`MAX_STOPS`], none empty.
+    pub stop: Vec<String>,
+    /// Log-probabilities of each token and this many alternatives, 0 to [`MAX_LOGPROBS`].
+    pub logprobs: Option<u32>,
+    /// The same for the prompt's tokens.
+    pub prompt_logprobs: Option<u32>,
+    /// How long it may take.
+    pub deadlines: Deadlines,
+}
+
+/// Most stop texts of one request.
+pub const MAX_STOPS: usize = 16;
+
+/// Most alternatives in log-probabilities.
+pub const MAX_LOGPROBS: u32 = 20;
+
+impl GenerateRequest {
+    /// A request for this prompt, everything else at its default.
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            trace_id: Arc::from("-"),
+            prompt,
+            sampling: SamplingParams::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            logprobs: None,
+            prompt_logprobs: None,
+            deadlines: Deadlines::default(),
+        }
+    }
+
+    /// A request that continues a conversation.
+    pub fn chat(chat: ChatPrompt) -> Self {
+        Self::new(Prompt::Chat(Box::new(chat)))
+    }
+
+    /// A request that continues a text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::new(Prompt::Text(text.into()))
+    }
+}
+
+/// What a request continues.
+#[derive(Debug, Clone)]
+pub enum Prompt {
+    /// Messages, laid out by the model's chat template.
+    Chat(Box<ChatPrompt>),
+    /// Plain text; the model's beginning token is added if the model wants it. Special tokens' texts are plain text.
+    Text(String),
+    /// Tokens as they are.
+    Tokens(Vec<Token>),
+}
+
+/// Limits in time, counted from the request's arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Until the engine takes the request. Default: none beyond `total`.
+    pub queue: Option<Duration>,
+    /// Until the first token. Default: none beyond `total`.
+    pub first_token: Option<Duration>,
+    /// Until the end. Default: 600 s.
+    pub total: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { queue: None, first_token: None, total: Duration::from_secs(600) }
+    }
+}
+
+/// What a generation reports, in this order: `Queued`* `Started` `Prompt`? `Delta`* then `Finished` or `Failed`.
+#[derive(Debug, Clone)]
+pub enum GenerationEvent {
+    /// It waits for a place.
+    Queued {
+        /// Requests before it.
+        position: u32,
+    },
+    /// The prompt is tokenized.
+    Started {
+        /// Its length.
+        prompt_tokens: u32,
+    },
+    /// The prompt's tokens with their log-probabilities; only when asked for.
+    Prompt(Vec<TokenLogprob>),
+    /// New text.
+    Delta(Delta),
+    /// The end.
+    Finished(Finished),
+    /// The end, without success. Text sent before it stays valid.
+    Failed(GenerateError),
+}
+
+/// A piece of the answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Delta {
+    /// Whole characters; may be empty when tokens brought no whole one yet.
+    pub text: String,
+    /// The tokens consumed since the last delta. Their text may reach beyond or stay behind `text`.
+    pub tokens: Vec<Token>,
+    /// One per token; only when asked for.
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// How a generation ended, with its bill.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// What it cost.
+    pub usage: Usage,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// Why a generation ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model drew an end token.
+    EndToken,
+    /// This stop text appeared.
+    StopText(String),
+    /// `max_tokens` or the context of one request was reached.
+    Length,
+}
+
+/// Token counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Of these, found in the KV cache.
+    pub cached_tokens: u32,
+    /// Generated tokens, up to and including the one that ended the text.
+    pub completion_tokens: u32,
+}
+
+/// Where the time went.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timings {
+    /// From arrival until the engine took the request.
+    pub queue: Duration,
+    /// From there to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+}
