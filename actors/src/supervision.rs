@@ -20,7 +20,7 @@ mod tasks;
 mod tests;
 
 pub use addr::{Addr, EpochSource, Undeliverable};
-pub use dynamic::{DynamicSupervisor, DynamicSupervisorArgs, DynamicSupervisorMsg};
+pub use dynamic::{DynamicSupervisor, DynamicSupervisorArgs, DynamicSupervisorMsg, Tally};
 pub use mailbox::{MailboxStats, mailbox_stats};
 pub use policy::{ChildFacts, ChildStatus};
 pub use record::{EventKind, SupervisionEventRecord};

@@ -85,6 +85,11 @@ pub fn forget(actor: ActorId) {
     }
 }
 
+#[cfg(test)]
+pub(super) fn table_len() -> usize {
+    TABLE.len.load(Ordering::Relaxed)
+}
+
 /// Implements `ractor::Message` for a message type of local actors, with mailbox accounting.
 ///
 /// ```
