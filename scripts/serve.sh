@@ -22,7 +22,7 @@ cat <<END
 Serving $model at $url. When the server says that it is ready, try in another terminal:
 
   curl $url/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{"messages": [{"role": "user", "content": "What is the capital of France?"}]}'
+    -d '{"messages": [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]}'
 
 or stream it with \`"stream": true\` and \`curl -N\`. Any OpenAI client works: base URL $url/v1, any API key.
 Ctrl-C stops it.

@@ -7,7 +7,7 @@ import OpenAI from "openai";
 const client = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: "unused", maxRetries: 0, timeout: 120_000 });
 const question = {
   model: "default",
-  messages: [{ role: "user", content: "What is the capital of France?" }],
+  messages: [{ role: "user", content: "What is the capital of France? Answer in one short sentence." }],
   temperature: 0,
   max_tokens: 40,
 };

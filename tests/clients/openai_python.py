@@ -18,7 +18,7 @@ ROOT_URL = sys.argv[1].rstrip("/")
 SETTINGS = {"api_key": "unused", "max_retries": 0, "timeout": 120.0}
 client = OpenAI(base_url=f"{ROOT_URL}/v1", **SETTINGS)
 MODEL = "default"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
 
 
 def ask(messages=QUESTION, **settings):
