@@ -23,9 +23,10 @@ WHEELS = ["cmake==3.31.6", "libclang==18.1.1"]
 
 def ensure(source: str) -> None:
     """Sees to it that `cargo build` finds both; `source` is where they may come from: auto, apt or wheels."""
+    check_given()
     if source == "auto" and earlier_choice_works():
         return
-    if shutil.which("c++") is None and shutil.which("g++") is None and not debian.available():
+    if not compiler_found() and not debian.available():
         raise SetupError("no C++ compiler: install g++ (or clang++)")
     if source == "wheels":
         use_wheels()
@@ -54,13 +55,27 @@ def ensure(source: str) -> None:
     write_config(builtin_headers())
 
 
+def check_given() -> None:
+    """A variable that the user set wins over all we could do, so it had better be right."""
+    for name, works in (("CMAKE", lambda: cmake_version() >= CMAKE_OLDEST), ("LIBCLANG_PATH", libclang.find)):
+        if os.environ.get(name) and not works():
+            raise SetupError(f"{name} is set to {os.environ[name]}, which does not work: correct it or unset it")
+
+
+def compiler_found() -> bool:
+    """Whether there is a C++ compiler."""
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+
+
 def earlier_choice_works() -> bool:
     """Whether an earlier run wrote a configuration whose files are all still there."""
     if not CARGO_CONFIG.exists():
         return False
     text = CARGO_CONFIG.read_text()
     paths = re.findall(r'= "(?:-I)?(/[^"]*)"', text)
-    return bool(paths) and all(Path(path).exists() for path in paths) and ("CMAKE" in text or cmake_version() >= CMAKE_OLDEST)
+    if not paths or not all(Path(path).exists() for path in paths):
+        return False
+    return ("CMAKE" in text or cmake_version() >= CMAKE_OLDEST) and ("LIBCLANG_PATH" in text or libclang.find() is not None)
 
 
 def missing_packages() -> list[str]:
@@ -70,7 +85,7 @@ def missing_packages() -> list[str]:
         packages.append("cmake")
     if libclang.find() is None:
         packages.append("libclang-dev")
-    if shutil.which("c++") is None and shutil.which("g++") is None:
+    if not compiler_found():
         packages.append("g++")
     if shutil.which("make") is None and shutil.which("ninja") is None:
         packages.append("make")
