@@ -41,6 +41,7 @@ def ensure(source: str) -> None:
         use_wheels()
         return
     try:
+        debian.refresh()
         debian.install(packages)
     except SetupError as error:
         if source == "apt":
@@ -99,7 +100,7 @@ def cmake_version() -> tuple[int, ...]:
 
 
 def install_ccache() -> None:
-    """ccache makes the second profile's build of llama.cpp nearly free; a machine without it is fine."""
+    """Makes the second profile's build of llama.cpp nearly free; a machine without it is fine."""
     if shutil.which("ccache") is None:
         try:
             debian.install(["ccache"])

@@ -23,6 +23,7 @@ def ensure() -> None:
         # Debian's python3 comes without ensurepip.
         if not debian.available():
             raise SetupError("python3 cannot make a virtual environment: install its venv module and pip") from None
+        debian.refresh()
         debian.install(["python3-venv"])
         run_logged(command, "venv.log", tries=1)
     if not works():
