@@ -84,6 +84,8 @@ def fetch_wheel() -> Path:
     resumable = subprocess.run([str(local_venv.PYTHON), str(script), PACKAGE, VERSION, str(DOWNLOAD)])
     if resumable.returncode == 130:
         raise KeyboardInterrupt
+    if resumable.returncode == 4:
+        raise SetupError("the connection keeps breaking: run it again later, it goes on where it stopped")
     if resumable.returncode != 0:
         say("trying `pip download` instead")
         run_logged([str(local_venv.PYTHON), "-m", "pip", "download", "--no-deps", "--dest", str(DOWNLOAD),

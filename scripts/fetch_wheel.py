@@ -2,7 +2,8 @@
 
 `pip download` starts over each time. This asks pip's own finder where the file is and fetches it through pip's own
 session, so that index, proxy, certificates and credentials are what pip is set up with. Both are pip's internals
-(seen to work with pip 23 and 26): when they do not fit, it exits with 3 and the caller uses `pip download`.
+(seen to work with pip 23 and 26): when they do not fit, it exits with 3 and the caller uses `pip download`. It exits
+with 4 when the connection keeps breaking: what has come is kept for the next run.
 """
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-TRIES = 8
+# Tries in a row that bring nothing, before it gives up.
+TRIES = 5
 CHUNK_BYTES = 1 << 18
 
 
@@ -22,22 +24,15 @@ def main() -> int:
     try:
         url, sha256, session = locate(package, version)
     except Exception as error:  # whatever another version of pip raises means the same: not this way
-        print(f"setup: pip cannot say where the file is ({type(error).__name__}: {error})", file=sys.stderr)
+        print(f"setup: pip cannot say where the file is ({type(error).__name__}: {error})", flush=True)
         return 3
     target = Path(folder) / os.path.basename(url)
     part = target.with_name(target.name + ".part")
-    for attempt in range(1, TRIES + 1):
-        try:
-            fetch(session, url, part)
-            break
-        except OSError as error:  # what pip's session raises is an OSError too
-            print(f"setup: the download broke off ({type(error).__name__}), try {attempt} of {TRIES}", file=sys.stderr)
-            time.sleep(min(2 * attempt, 10))
-    else:
-        return 3
+    if not fetch_stubbornly(session, url, part):
+        return 4 if size_of(part) else 3
     if sha256 and hash_of(part) != sha256:
         part.unlink()
-        print("setup: the download was damaged and is deleted", file=sys.stderr)
+        print("setup: the download was damaged and is deleted", flush=True)
         return 3
     os.replace(part, target)
     return 0
@@ -60,9 +55,29 @@ def locate(package: str, version: str):
         return best.link.url_without_fragment, sha256, session
 
 
+def fetch_stubbornly(session, url: str, part: Path) -> bool:
+    """Fetches as long as tries bring something; returns whether the file is complete."""
+    failures = 0
+    while failures < TRIES:
+        before = size_of(part)
+        try:
+            fetch(session, url, part)
+            return True
+        except OSError as error:  # what pip's session raises is an OSError too
+            failures = 0 if size_of(part) > before else failures + 1
+            print(f"setup: the download broke off ({type(error).__name__})", flush=True)
+            time.sleep(2 * failures + 1)
+    return False
+
+
+def size_of(part: Path) -> int:
+    """Bytes that have come so far."""
+    return part.stat().st_size if part.exists() else 0
+
+
 def fetch(session, url: str, part: Path) -> None:
     """Gets what is missing of the file. Raises OSError when the connection ends early."""
-    have = part.stat().st_size if part.exists() else 0
+    have = size_of(part)
     headers = {"Accept-Encoding": "identity", "Range": f"bytes={have}-"} if have else {"Accept-Encoding": "identity"}
     with session.get(url, headers=headers, stream=True) as response:
         if response.status_code == 416:  # nothing is missing; the hash decides
