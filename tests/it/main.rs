@@ -1,2 +1,4 @@
-//! stub
-fn main() {}
+//! The one integration binary: the real server, its own actor tree for each test, on port 0.
+#![cfg(test)]
+
+mod tidy;
