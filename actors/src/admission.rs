@@ -20,13 +20,19 @@ pub struct Permit {
 impl Admission {
     /// A pool of `limit` permits.
     pub fn new(limit: u32) -> Self {
-        Self { permits: Arc::new(Semaphore::new(limit as usize)), limit }
+        Self {
+            permits: Arc::new(Semaphore::new(limit as usize)),
+            limit,
+        }
     }
 
     /// Takes `count` permits, or none at all.
     pub fn try_acquire(&self, count: u32) -> Option<Vec<Permit>> {
         let mut all = self.permits.clone().try_acquire_many_owned(count).ok()?;
-        let permits = (0..count).filter_map(|_| all.split(1)).map(|one| Permit { _permit: one }).collect();
+        let permits = (0..count)
+            .filter_map(|_| all.split(1))
+            .map(|one| Permit { _permit: one })
+            .collect();
         Some(permits)
     }
 

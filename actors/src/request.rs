@@ -85,7 +85,11 @@ pub struct Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { queue: None, first_token: None, total: Duration::from_secs(600) }
+        Self {
+            queue: None,
+            first_token: None,
+            total: Duration::from_secs(600),
+        }
     }
 }
 

@@ -70,7 +70,10 @@ pub struct Generation {
 impl Stream for Generation {
     type Item = GenerationEvent;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<GenerationEvent>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<GenerationEvent>> {
         self.events.poll_recv(context)
     }
 }
@@ -90,12 +93,20 @@ impl System {
     }
 
     /// Starts a generation under a permit. Returns at once; every later failure is the stream's `Failed` event.
-    pub async fn generate_with(&self, _permit: Permit, _request: GenerateRequest) -> Result<Generation, GenerateError> {
+    pub async fn generate_with(
+        &self,
+        _permit: Permit,
+        _request: GenerateRequest,
+    ) -> Result<Generation, GenerateError> {
         Err(stub())
     }
 
     /// Text to tokens, by the engine's vocabulary.
-    pub async fn tokenize(&self, _parts: Vec<TextPart>, _special: AddSpecial) -> Result<Vec<Token>, GenerateError> {
+    pub async fn tokenize(
+        &self,
+        _parts: Vec<TextPart>,
+        _special: AddSpecial,
+    ) -> Result<Vec<Token>, GenerateError> {
         Err(stub())
     }
 

@@ -24,7 +24,9 @@ pub struct Row {
 impl Batch {
     /// An empty batch with room for `capacity` tokens.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { rows: Vec::with_capacity(capacity) }
+        Self {
+            rows: Vec::with_capacity(capacity),
+        }
     }
 
     /// Forgets all rows, keeps the memory.
