@@ -8,7 +8,7 @@ use cllm_actors::engine::spec::{FlashAttention, KvType, SplitMode};
 
 use super::problem::{Note, Origin, Problem};
 use super::sections::Engine;
-use super::{Config, MAX_SEQUENCES, Purpose};
+use super::{Config, MAX_SEQUENCES, Purpose, sources};
 
 const N_BATCH: &str = "backend.llama_cpp.n_batch";
 const N_UBATCH: &str = "backend.llama_cpp.n_ubatch";
@@ -93,18 +93,13 @@ impl Check<'_> {
         self.notes.push(Note::Warning(text.into()));
     }
 
-    /// Those of the keys that somebody set, in backquotes and with commas.
-    fn set_keys(&self, keys: &[&str]) -> Option<String> {
-        let set: Vec<_> = keys
-            .iter()
-            .filter(|key| self.origins.contains_key(*key))
-            .collect();
-        (!set.is_empty()).then(|| {
-            set.iter()
-                .map(|key| format!("`{key}`"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        })
+    /// Those of the keys that do not have their default, in backquotes and with commas.
+    fn changed(&self, paths: &[&str]) -> Option<String> {
+        let default = Config::default();
+        let keys = paths.iter().filter_map(|path| sources::find(path));
+        let changed = keys.filter(|key| (key.show)(self.config) != (key.show)(&default));
+        let names: Vec<_> = changed.map(|key| format!("`{}`", key.path)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 
     fn engine(&mut self) {
@@ -138,7 +133,7 @@ impl Check<'_> {
         let (running, retained) = (self.config.running(), self.config.retained());
         let limits = self.config.running_limits();
         if limits.iter().flatten().any(|limit| *limit != running) {
-            let names = self.set_keys(&RUNNING).unwrap_or_default();
+            let names = self.changed(&RUNNING).unwrap_or_default();
             self.info(format!(
                 "{running} sequences run at once, the smallest of {names}"
             ));
@@ -229,7 +224,7 @@ impl Check<'_> {
     }
 
     fn old_keys(&mut self) {
-        if let Some(names) = self.set_keys(&POLLING) {
+        if let Some(names) = self.changed(&POLLING) {
             self.info(format!(
                 "nothing is polled here, so these change no speed: {names}"
             ));
@@ -237,7 +232,7 @@ impl Check<'_> {
     }
 
     fn later_keys(&mut self) {
-        if let Some(names) = self.set_keys(&LATER) {
+        if let Some(names) = self.changed(&LATER) {
             self.info(format!(
                 "checked, but acted on only from a later release on: {names}"
             ));
