@@ -337,8 +337,6 @@ pub struct ModelInfo {
     pub control_tokens: Vec<String>,
     /// Every token that ends a generation.
     pub end_tokens: Vec<Token>,
-    /// Texts of the control and user-defined tokens that the tokenizer would recognise in template text.
-    pub control_tokens: Vec<String>,
     /// Size of the vocabulary.
     pub n_vocab: u32,
     /// Cells of the context, over all sequences.

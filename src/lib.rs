@@ -1,0 +1,3 @@
+//! The server's parts as a library, so that tests can use them. To embed the engine, use the crate `cllm-actors`.
+
+pub mod config;
