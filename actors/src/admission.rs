@@ -98,6 +98,6 @@ mod tests {
         let admission = Admission::new(2);
         assert_eq!(admission.retry_after(1), Duration::from_secs(1));
         (0..64).for_each(|_| admission.holding.note(Duration::from_secs(20)));
-        assert_eq!(admission.retry_after(1).as_secs(), 9);
+        assert_eq!(admission.retry_after(1).as_secs(), 10);
     }
 }

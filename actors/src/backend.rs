@@ -16,13 +16,13 @@ use tokio::sync::oneshot;
 
 use crate::engine::host::{EngineHost, EventSink, HostError};
 use crate::engine::protocol::{
-    AddSpecial, Admit, EngineCommand, EngineEvent, Ended, Epoch, Limits, ModelInfo, RequestId, SequenceId, StepOutput,
+    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, ModelInfo, RequestId, SequenceId, StepOutput,
     TextPart, Token,
 };
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
 use crate::prompt::ChatTemplate;
-use crate::scheduler::{SchedulerMsg, StepSummary};
+use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
 use crate::system::Status;
 use crate::wiring::{LoadedModel, Wiring};
@@ -40,6 +40,8 @@ pub enum BackendMsg {
     Reset {
         /// The scheduler's epoch.
         epoch: Epoch,
+        /// The scheduler itself, which is not published under its address yet.
+        scheduler: SchedulerRef,
     },
     /// From the scheduler: start a sequence; its tokens go to the session.
     Admit {
@@ -119,6 +121,8 @@ pub struct BackendArgs {
 #[derive(Debug)]
 pub struct BackendState {
     wiring: Arc<Wiring>,
+    /// The one that reset the engine last.
+    scheduler: Option<SchedulerRef>,
     host: EngineHost,
     sessions: HashMap<RequestId, ActorRef<SessionMsg>>,
     questions: HashMap<u64, Question>,
@@ -144,6 +148,7 @@ impl Backend {
         publish_model(&args.wiring, *info)?;
         Ok(BackendState {
             wiring: args.wiring,
+            scheduler: None,
             host,
             sessions: HashMap::new(),
             questions: HashMap::new(),
@@ -159,7 +164,7 @@ impl Backend {
         state: &mut BackendState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            BackendMsg::Reset { epoch } => state.on_reset(epoch),
+            BackendMsg::Reset { epoch, scheduler } => state.on_reset(epoch, scheduler),
             BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
             BackendMsg::Cancel { epoch, request } => state.command(EngineCommand::Cancel { epoch, request }),
             BackendMsg::Evict { epoch, sequence } => state.command(EngineCommand::Evict { epoch, sequence }),
@@ -180,8 +185,9 @@ impl BackendState {
         Ok(self.host.send(command)?)
     }
 
-    fn on_reset(&mut self, epoch: Epoch) -> Result<(), ActorProcessingErr> {
+    fn on_reset(&mut self, epoch: Epoch, scheduler: SchedulerRef) -> Result<(), ActorProcessingErr> {
         self.sessions.clear();
+        self.scheduler = Some(scheduler);
         self.command(EngineCommand::Reset { epoch })
     }
 
@@ -216,9 +222,11 @@ impl BackendState {
             EngineEvent::Ended(ended) => self.on_ended(ended),
             EngineEvent::Started { epoch, request, reused } => self.on_started(epoch, request, reused),
             EngineEvent::Inventory { epoch, sequences } => {
-                self.tell_kv_cache(KvCacheMsg::Inventory { epoch, sequences });
+                self.on_inventory(epoch, sequences);
             }
-            EngineEvent::CellsShort { epoch, needed } => self.tell_scheduler(SchedulerMsg::CellsShort { epoch, needed }),
+            EngineEvent::CellsShort { epoch, needed } => {
+                self.tell_scheduler(SchedulerMsg::CellsShort { epoch, needed })
+            }
             EngineEvent::Tokenized { id, result } => self.on_tokenized(id, result),
             EngineEvent::Detokenized { id, result } => self.on_detokenized(id, result),
             EngineEvent::Failed { cause } | EngineEvent::LoadFailed { cause } => return Err(cause.into()),
@@ -274,13 +282,18 @@ impl BackendState {
         }
     }
 
-    /// Undeliverable means that it is being restarted and will ask for everything anew.
-    fn tell_scheduler(&self, message: SchedulerMsg) {
-        let _ = self.wiring.scheduler.cast(message);
+    fn on_inventory(&self, epoch: Epoch, sequences: Vec<(SequenceId, Vec<Token>)>) {
+        if let Some(scheduler) = self.scheduler.clone() {
+            // Undeliverable: the kv-cache is down, and the scheduler will be restarted after it.
+            let _ = self.wiring.kv_cache.cast(KvCacheMsg::Inventory { epoch, sequences, scheduler });
+        }
     }
 
-    fn tell_kv_cache(&self, message: KvCacheMsg) {
-        let _ = self.wiring.kv_cache.cast(message);
+    /// A scheduler that is gone is being restarted and will ask for everything anew.
+    fn tell_scheduler(&self, message: SchedulerMsg) {
+        if let Some(scheduler) = &self.scheduler {
+            let _ = scheduler.cast(message);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 
 use self::index::{Budget, PrefixIndex, Reuse};
 use crate::engine::protocol::{Epoch, RequestId, SequenceId, Token};
-use crate::scheduler::SchedulerMsg;
+use crate::scheduler::{SchedulerMsg, SchedulerRef};
 use crate::wiring::Wiring;
 
 /// Reference to a kv-cache.
@@ -28,6 +28,8 @@ pub enum KvCacheMsg {
         epoch: Epoch,
         /// Sequences with KV.
         sequences: Vec<(SequenceId, Vec<Token>)>,
+        /// That scheduler; gets all answers from now on.
+        scheduler: SchedulerRef,
     },
     /// From the scheduler: a sequence for a request. Answered by `SchedulerMsg::Reserved`.
     Reserve {
@@ -88,7 +90,7 @@ pub struct RetainBudget {
 /// State of a kv-cache.
 #[derive(Debug)]
 pub struct KvCacheState {
-    wiring: Arc<Wiring>,
+    scheduler: Option<SchedulerRef>,
     index: PrefixIndex,
     epoch: Epoch,
 }
@@ -104,7 +106,7 @@ impl KvCache {
         let half = u64::from(model.info.n_ctx) / 2;
         let tokens = args.budget.bytes.map_or(half, |bytes| bytes / model.info.kv_bytes_per_token.max(1));
         let budget = Budget { entries: args.budget.entries as usize, tokens: tokens as usize };
-        Ok(KvCacheState { index: PrefixIndex::new(model.info.n_seq_max, budget), wiring: args.wiring, epoch: 0 })
+        Ok(KvCacheState { scheduler: None, index: PrefixIndex::new(model.info.n_seq_max, budget), epoch: 0 })
     }
 
     async fn handle(
@@ -114,7 +116,9 @@ impl KvCache {
         state: &mut KvCacheState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            KvCacheMsg::Inventory { epoch, sequences } => state.on_inventory(epoch, sequences),
+            KvCacheMsg::Inventory { epoch, sequences, scheduler } => {
+                state.on_inventory(epoch, sequences, scheduler);
+            }
             message if message.epoch() != state.epoch => {}
             KvCacheMsg::Reserve { request, tokens, reuse, .. } => state.on_reserve(request, &tokens, reuse),
             KvCacheMsg::Release { sequence, tokens, .. } => state.on_release(sequence, tokens),
@@ -138,11 +142,12 @@ impl KvCacheMsg {
 }
 
 impl KvCacheState {
-    fn on_inventory(&mut self, epoch: Epoch, sequences: Vec<(SequenceId, Vec<Token>)>) {
+    fn on_inventory(&mut self, epoch: Epoch, sequences: Vec<(SequenceId, Vec<Token>)>, scheduler: SchedulerRef) {
         if epoch < self.epoch {
             return;
         }
         self.epoch = epoch;
+        self.scheduler = Some(scheduler);
         let evict = self.index.refill(sequences);
         self.tell(SchedulerMsg::CacheReady { epoch, evict });
     }
@@ -164,8 +169,10 @@ impl KvCacheState {
         self.tell(SchedulerMsg::RoomMade { epoch: self.epoch, evict });
     }
 
-    /// Undeliverable means that the scheduler is being restarted; it begins with an inventory.
+    /// A scheduler that is gone is being restarted and begins with an inventory.
     fn tell(&self, message: SchedulerMsg) {
-        let _ = self.wiring.scheduler.cast(message);
+        if let Some(scheduler) = &self.scheduler {
+            let _ = scheduler.cast(message);
+        }
     }
 }

@@ -154,16 +154,12 @@ pub struct Scheduler;
 
 #[ractor::actor(message = SchedulerMsg, state = SchedulerState, arguments = SchedulerArgs)]
 impl Scheduler {
-    async fn pre_start(
-        &self,
-        _myself: SchedulerRef,
-        args: SchedulerArgs,
-    ) -> Result<SchedulerState, ActorProcessingErr> {
+    async fn pre_start(&self, myself: SchedulerRef, args: SchedulerArgs) -> Result<SchedulerState, ActorProcessingErr> {
         let model = args.wiring.loaded().ok_or("the scheduler starts after the backend has loaded a model")?;
         let running = args.running.min(model.info.n_seq_max) as usize;
         let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize });
         let state = SchedulerState { args, policy, submissions: HashMap::new(), actions: Vec::new() };
-        state.tell_backend(BackendMsg::Reset { epoch: state.args.epoch });
+        state.tell_backend(BackendMsg::Reset { epoch: state.args.epoch, scheduler: myself });
         state.send_limits(Waiting::Nobody);
         Ok(state)
     }
@@ -312,8 +308,7 @@ impl SchedulerState {
 
     fn send_limits(&self, waiting: Waiting) {
         let Self { args, .. } = self;
-        let limits =
-            Limits { step_tokens: args.step_tokens, prefill_wait_ms: args.prefill_wait_ms, waiting };
+        let limits = Limits { step_tokens: args.step_tokens, prefill_wait_ms: args.prefill_wait_ms, waiting };
         self.tell_backend(BackendMsg::SetLimits(limits));
     }
 

@@ -19,6 +19,8 @@
 mod args;
 mod generation;
 mod status;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::sync::Arc;
@@ -43,9 +45,7 @@ use crate::request::{GenerateRequest, GenerationEvent};
 use crate::session::outbox::{CHANNEL_EVENTS, Receiver};
 use crate::session::{Session, SessionArgs, answer};
 use crate::supervision::supervisor::SupervisorMsg;
-use crate::supervision::{
-    Addr, ChildSpec, DynamicSupervisorMsg, EpochSource, SupervisionEventRecord, Supervisor,
-};
+use crate::supervision::{Addr, ChildSpec, DynamicSupervisorMsg, EpochSource, SupervisionEventRecord, Supervisor};
 use crate::wiring::{LoadedModel, Wiring};
 
 /// Longest wait for the vocabulary thread.

@@ -209,7 +209,9 @@ fn incomplete_character(tokens: &[Token]) -> Vec<u8> {
         .collect();
     (0..tail.len())
         .map(|start| &tail[start..])
-        .find(|bytes| std::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none()))
+        .find(|bytes| {
+            std::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        })
         .map_or_else(Vec::new, <[u8]>::to_vec)
 }
 
@@ -224,7 +226,10 @@ fn mix(value: u64) -> u64 {
 fn ends_with(tokens: &[Token], text: Option<&str>) -> bool {
     text.is_some_and(|text| {
         tokens.len() >= text.len()
-            && tokens[tokens.len() - text.len()..].iter().zip(text.bytes()).all(|(token, byte)| *token == Token::from(byte))
+            && tokens[tokens.len() - text.len()..]
+                .iter()
+                .zip(text.bytes())
+                .all(|(token, byte)| *token == Token::from(byte))
     })
 }
 

@@ -55,12 +55,13 @@ impl EngineHost {
         let (publish, vocabularies) = bounded(1);
         let occupancy = Arc::new(occupancy);
         let shared = (occupancy.clone(), sink.clone());
-        std::thread::Builder::new().name("cllm-vocabulary".to_owned()).stack_size(vocabulary_thread::STACK_BYTES).spawn(
-            move || {
+        std::thread::Builder::new()
+            .name("cllm-vocabulary".to_owned())
+            .stack_size(vocabulary_thread::STACK_BYTES)
+            .spawn(move || {
                 let (_occupancy, sink) = shared;
                 serve_vocabulary(&vocabularies, &vocabulary_commands, &sink);
-            },
-        )?;
+            })?;
         std::thread::Builder::new().name("cllm-engine".to_owned()).spawn(move || {
             let _occupancy = occupancy;
             guard(&sink.clone(), || run_engine(&spec, &loop_commands, &publish, &sink));

@@ -39,7 +39,12 @@ impl RowSampler {
     /// For rows of `n_vocab` logits.
     pub(crate) fn new(n_vocab: usize) -> Self {
         let threads = rayon::current_num_threads().max(1);
-        Self { n_vocab, buffers: (0..threads).map(|_| Mutex::new(Buffers { scratch: Scratch::new(n_vocab), piece: Vec::new() })).collect() }
+        Self {
+            n_vocab,
+            buffers: (0..threads)
+                .map(|_| Mutex::new(Buffers { scratch: Scratch::new(n_vocab), piece: Vec::new() }))
+                .collect(),
+        }
     }
 
     /// Draws a token for every sequence whose tokens all have KV now. The plan must be sorted by sequence.
@@ -134,9 +139,8 @@ impl RowSampler {
 /// Draws the next token of a run and notes whether it is the last.
 fn draw(run: &mut Run, logits: &[f32], vocabulary: &dyn Vocabulary, buffers: &mut Buffers) -> OutputToken {
     let id = run.sampler.sample(logits, &mut buffers.scratch);
-    let logprobs = run
-        .logprobs
-        .map(|top| Box::new(token_logprob(logits, id, top as usize, vocabulary, &mut buffers.scratch)));
+    let logprobs =
+        run.logprobs.map(|top| Box::new(token_logprob(logits, id, top as usize, vocabulary, &mut buffers.scratch)));
     run.emitted += 1;
     run.finished = if vocabulary.is_end(id) {
         Some(EndReason::EndToken)

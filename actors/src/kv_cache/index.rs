@@ -54,7 +54,10 @@ struct Sequence {
 enum Tokens {
     Known(Vec<Token>),
     /// The request's tokens; `before` is what lies in the sequence until the engine starts it.
-    Request { wanted: Arc<[Token]>, before: Vec<Token> },
+    Request {
+        wanted: Arc<[Token]>,
+        before: Vec<Token>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +183,8 @@ impl PrefixIndex {
     }
 
     fn least_recently_used(&self, except: Option<usize>) -> Option<usize> {
-        let retained = self.sequences.iter().enumerate().filter(|(at, entry)| entry.is_retained() && Some(*at) != except);
+        let retained =
+            self.sequences.iter().enumerate().filter(|(at, entry)| entry.is_retained() && Some(*at) != except);
         retained.min_by_key(|(_, entry)| entry.used_at).map(|(at, _)| at)
     }
 

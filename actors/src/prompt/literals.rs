@@ -4,8 +4,17 @@ use super::parts::is_telling;
 
 /// What stands before such a text.
 const BEFORE: [&str; 11] = [
-    "split(", "startswith(", "endswith(", "replace(", "find(", "count(", "partition(", "removeprefix(", "removesuffix(",
-    "startingwith", "endingwith",
+    "split(",
+    "startswith(",
+    "endswith(",
+    "replace(",
+    "find(",
+    "count(",
+    "partition(",
+    "removeprefix(",
+    "removesuffix(",
+    "startingwith",
+    "endingwith",
 ];
 
 /// What stands after it.
@@ -41,7 +50,8 @@ fn in_tag(tag: &str, found: &mut Vec<String>) {
         let before = tag[..open].trim_end();
         let after = tag[close + 1..].trim_start();
         let literal = unescape(&tag[open + 1..close]);
-        let inspected = BEFORE.iter().any(|word| before.ends_with(word)) || AFTER.iter().any(|word| after.starts_with(word));
+        let inspected =
+            BEFORE.iter().any(|word| before.ends_with(word)) || AFTER.iter().any(|word| after.starts_with(word));
         if inspected && literal.contains(is_telling) {
             found.push(literal);
         }

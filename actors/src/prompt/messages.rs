@@ -60,7 +60,8 @@ fn text(content: Value, path: &str) -> Result<String, MessageError> {
     match content {
         Value::String(text) => Ok(text),
         Value::Array(parts) => {
-            let texts = parts.into_iter().enumerate().map(|(index, part)| text_of_part(part, &format!("{path}[{index}]")));
+            let texts =
+                parts.into_iter().enumerate().map(|(index, part)| text_of_part(part, &format!("{path}[{index}]")));
             texts.collect()
         }
         _ => Err(wrong(path, "must be a string or an array of text parts")),

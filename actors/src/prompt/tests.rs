@@ -46,8 +46,20 @@ fn tool_conversation() -> ChatPrompt {
 
 fn compile(source: &str) -> ChatTemplate {
     let controls = [
-        "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>",
-        "<end_of_turn>", "[INST]", "[/INST]", "[TOOL_CALLS]", "<think>", "</think>", "<s>", "</s>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "[INST]",
+        "[/INST]",
+        "[TOOL_CALLS]",
+        "<think>",
+        "</think>",
+        "<s>",
+        "</s>",
     ];
     ChatTemplate::compile(Some(source), Some("<s>"), Some("</s>"), controls.map(str::to_owned).to_vec()).unwrap()
 }
@@ -193,15 +205,24 @@ fn python_idioms_work_as_in_jinja2() {
         ("{{ ' a '.strip() ~ 'x,y'.split(',')[-1] ~ 'abc'.removeprefix('a') ~ 'a-b-c'.rsplit('-', 1)[0] }}", "aybca-b"),
         ("{{ missing }}|{{ missing is defined }}|{{ none.x is defined }}", "|False|False"),
         ("{% for k, v in {'a': 1}.items() %}{{ k }}={{ v }}{% endfor %}{{ {'a': 1}.get('b', 2) }}", "a=12"),
-        ("{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% break %}{% endif %}{% set ns.n = i %}{% endfor %}{{ ns.n }}", "2"),
+        (
+            "{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% break %}{% endif %}{% set ns.n = i %}{% endfor %}{{ ns.n }}",
+            "2",
+        ),
         ("{% macro f(x, y='d') -%} {{ x }}{{ y }} {%- endmacro %}{{ f(1) }}{{ f(1, y=2) }}", "1d12"),
         ("  {% if true %}\n  x\n  {% endif %}\ny\n", "  x\ny"),
         ("a {%- generation -%} b {%- endgeneration %} c", "ab c"),
         ("{{ 'ab' * 2 }}{{ '%s!' | format('x') }}{{ 'a' in 'cat' }}{{ 7 // 2 }}{{ 2 ** 3 }}", "ababx!True38"),
         ("{{ 'AbC'.lower().title() }}{{ 'x\ny'.splitlines() | join('+') }}{{ 'k=v'.partition('=')[2] }}", "Abcx+yv"),
         ("{{ messages | map(attribute='role') | unique | list | tojson }}", "[\"user\"]"),
-        ("{% set x = messages[0] %}{{ x['role'] ~ x.get('name', '') }}{{ strftime_now('%Y-%m-%d') }}", "user2027-01-01"),
-        ("{{ documents is none }}{{ tools is none }}{{ add_generation_prompt }}{{ bos_token + eos_token }}", "TrueTrueTrue<s></s>"),
+        (
+            "{% set x = messages[0] %}{{ x['role'] ~ x.get('name', '') }}{{ strftime_now('%Y-%m-%d') }}",
+            "user2027-01-01",
+        ),
+        (
+            "{{ documents is none }}{{ tools is none }}{{ add_generation_prompt }}{{ bos_token + eos_token }}",
+            "TrueTrueTrue<s></s>",
+        ),
     ];
     for (source, expected) in cases {
         assert_eq!(text(&compile(source), &user("abc")), expected, "{source}");

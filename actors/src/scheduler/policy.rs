@@ -225,13 +225,7 @@ impl Policy {
         active.stop = Stop::Cancelled;
     }
 
-    fn reserved(
-        &mut self,
-        request: RequestId,
-        sequence: SequenceId,
-        placement: Placement,
-        actions: &mut Vec<Action>,
-    ) {
+    fn reserved(&mut self, request: RequestId, sequence: SequenceId, placement: Placement, actions: &mut Vec<Action>) {
         let wanted = self.active.get_mut(&request).filter(|active| active.phase == Phase::Reserving);
         let Some(active) = wanted else { return actions.push(Action::Abandon(sequence)) };
         if active.stop == Stop::No {

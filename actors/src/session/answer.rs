@@ -74,8 +74,9 @@ impl Answer {
         self.emitted.push(token.id);
         delta.tokens.push(token.id);
         delta.logprobs.extend(token.logprobs.map(|logprob| *logprob));
-        let stop = self.text.push(&token.bytes, &mut delta.text)?;
-        self.stops.get(stop).cloned()
+        let number = self.emitted.len() as u32;
+        let stopped = self.text.push(number, &token.bytes, &mut delta.text)?;
+        self.stops.get(stopped.stop).cloned()
     }
 
     /// Text that was held back because a stop text or a character might have followed.

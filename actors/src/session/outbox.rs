@@ -152,7 +152,9 @@ impl Outbox {
     fn gather(&mut self, event: GenerationEvent) {
         match (self.backlog.back_mut(), event) {
             (Some(GenerationEvent::Delta(last)), GenerationEvent::Delta(more)) => last.append(more),
-            (Some(GenerationEvent::Queued { position: last }), GenerationEvent::Queued { position }) => *last = position,
+            (Some(GenerationEvent::Queued { position: last }), GenerationEvent::Queued { position }) => {
+                *last = position
+            }
             (_, event) => self.backlog.push_back(event),
         }
     }

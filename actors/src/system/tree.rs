@@ -77,8 +77,11 @@ fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
         prefill_wait_ms: args.prefill_wait_ms,
     };
     let make = move |epoch| (Scheduler, SchedulerArgs { epoch, ..template.clone() });
-    ChildSpec::actor(&args.instance, names::SCHEDULER, wiring.scheduler.clone(), make)
-        .on_down(mark_down(wiring, names::SCHEDULER, wiring.scheduler.clone()))
+    ChildSpec::actor(&args.instance, names::SCHEDULER, wiring.scheduler.clone(), make).on_down(mark_down(
+        wiring,
+        names::SCHEDULER,
+        wiring.scheduler.clone(),
+    ))
 }
 
 fn sessions_supervisor(
@@ -91,8 +94,10 @@ fn sessions_supervisor(
         stop_deadline: SESSIONS_DEADLINE,
         events: events.clone(),
     };
-    ChildSpec::actor(&args.instance, names::SESSIONS, sessions.clone(), move |_| (DynamicSupervisor, supervisor.clone()))
-        .stop_deadline(SESSIONS_DEADLINE + Duration::from_secs(2))
+    ChildSpec::actor(&args.instance, names::SESSIONS, sessions.clone(), move |_| {
+        (DynamicSupervisor, supervisor.clone())
+    })
+    .stop_deadline(SESSIONS_DEADLINE + Duration::from_secs(2))
 }
 
 /// Takes the address away and says that the engine is being restarted, before it is.

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::slot::{Run, Slot, common_prefix};
 use super::EngineLoop;
+use super::slot::{Run, Slot, common_prefix};
 use crate::engine::model::Model;
 use crate::engine::protocol::{Admit, EndReason, Ended, EngineEvent, MemoryKind, Placement, SequenceId, Token};
 use crate::engine::sampler::Sampler;

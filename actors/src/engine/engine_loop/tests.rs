@@ -133,11 +133,12 @@ fn a_step_never_exceeds_its_token_budget() {
     engine.apply(limits(64));
     engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 1000), 5))));
     engine.run_dry();
-    let largest = engine.events.borrow().iter().filter_map(|event| match event {
+    let events = engine.events.borrow();
+    let sizes = events.iter().filter_map(|event| match event {
         EngineEvent::Step(step) => Some(step.batch_tokens),
         _ => None,
     });
-    assert_eq!(largest.max(), Some(64));
+    assert_eq!(sizes.max(), Some(64));
 }
 
 #[test]
@@ -213,34 +214,44 @@ fn reset_ends_silently_keeps_kv_and_ignores_the_old_epoch() {
 }
 
 #[test]
-fn out_of_cells_holds_the_lowest_rank_back_until_cells_are_freed() {
+fn out_of_cells_holds_back_and_says_so_until_cells_are_freed() {
     let mut engine = Engine::new(FakeSpec { n_ctx: 60, ..FakeSpec::default() });
     let (one, two) = (prompt(1, 20), prompt(2, 20));
     engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, one.clone(), 30))));
-    engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, two.clone(), 30))));
+    engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, two, 30))));
     engine.run_dry();
-    let outcome = engine.outcome();
-    assert_eq!(outcome.tokens[&1], fake::continuation(&engine.spec, &one, 30));
-    assert!(engine.cells_short() >= 1);
-    assert_eq!(outcome.ended.get(&2), None, "held back, not failed");
-    engine.apply(EngineCommand::Evict { epoch: 1, sequence: 0 });
+    assert_eq!(engine.cells_short(), 1);
+    assert!(engine.outcome().ended.is_empty(), "held back, not failed");
+    engine.apply(EngineCommand::Cancel { epoch: 1, request: 2 });
+    engine.apply(EngineCommand::Evict { epoch: 1, sequence: 1 });
     engine.run_dry();
-    assert_eq!(engine.outcome().tokens[&2], fake::continuation(&engine.spec, &two, 30));
+    assert_eq!(engine.outcome().tokens[&1], fake::continuation(&engine.spec, &one, 30));
 }
 
 #[test]
-fn a_prompt_that_does_not_fit_waits_while_others_decode() {
+fn the_lowest_rank_is_held_back_first() {
+    let mut engine = Engine::new(FakeSpec { n_ctx: 61, ..FakeSpec::default() });
+    let (one, two) = (prompt(1, 20), prompt(2, 20));
+    engine.apply(EngineCommand::Admit(Box::new(admit(9, 0, one, 30))));
+    engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, two, 30))));
+    engine.run_dry();
+    let outcome = engine.outcome();
+    assert_eq!((outcome.tokens[&2].len(), outcome.tokens[&9].len()), (12, 11));
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_is_finished_when_cells_are_freed() {
     let mut engine = Engine::new(FakeSpec { n_ctx: 100, max_context_length: 100, ..FakeSpec::default() });
-    let (one, two) = (prompt(1, 20), prompt(2, 70));
-    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, one.clone(), 40))));
+    let (one, two) = (prompt(1, 20), prompt(2, 90));
+    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, one, 40))));
     engine.step();
     engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, two.clone(), 5))));
     engine.run_dry();
+    assert!(engine.cells_short() >= 1);
+    engine.apply(EngineCommand::Cancel { epoch: 1, request: 1 });
     engine.apply(EngineCommand::Evict { epoch: 1, sequence: 0 });
     engine.run_dry();
-    let outcome = engine.outcome();
-    assert_eq!(outcome.tokens[&1], fake::continuation(&engine.spec, &one, 40));
-    assert_eq!(outcome.tokens[&2], fake::continuation(&engine.spec, &two, 5));
+    assert_eq!(engine.outcome().tokens[&2], fake::continuation(&engine.spec, &two, 5));
 }
 
 #[test]
