@@ -32,9 +32,9 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Hashes the keys; the keys themselves are not kept.
-    pub fn of_keys<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Self {
-        Self { hashes: keys.into_iter().map(|key| *blake3::hash(key.as_ref().as_bytes()).as_bytes()).collect() }
+    /// Takes BLAKE3 hashes of keys.
+    pub fn of_hashes(hashes: impl IntoIterator<Item = [u8; blake3::OUT_LEN]>) -> Self {
+        Self { hashes: hashes.into_iter().collect() }
     }
 
     /// Whether any key is configured.

@@ -185,6 +185,3 @@ impl Body for LoggedBody {
         self.inner.size_hint()
     }
 }
-
-#[cfg(test)]
-mod tests;
