@@ -61,9 +61,7 @@ impl Overrides {
             ("--port", "server.port", self.port),
             ("--engine", "backend.engine", self.engine),
         ];
-        let named = named
-            .into_iter()
-            .filter_map(|(name, key, value)| Some(Flag::new(name, key, value?)));
+        let named = named.into_iter().filter_map(|(name, key, value)| Some(Flag::new(name, key, value?)));
         let set = self.set.iter().map(|argument| Flag::set(argument));
         Sources::of_process(config, named.chain(set).collect())
     }
@@ -82,21 +80,8 @@ mod tests {
 
     #[test]
     fn flags_become_sources_for_their_keys() {
-        let cli = Cli::try_parse_from([
-            "cllm",
-            "serve",
-            "--port",
-            "-1",
-            "--set",
-            "logging.level=warn,cllm=debug",
-        ]);
-        let Command::Serve {
-            config: None,
-            overrides,
-        } = cli.unwrap().command
-        else {
-            panic!("not `serve`")
-        };
+        let cli = Cli::try_parse_from(["cllm", "serve", "--port", "-1", "--set", "logging.level=warn,cllm=debug"]);
+        let Command::Serve { config: None, overrides } = cli.unwrap().command else { panic!("not `serve`") };
         let flags = overrides.sources(None).flags;
         assert_eq!(
             flags,

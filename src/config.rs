@@ -26,9 +26,7 @@ use std::collections::{HashMap, HashSet};
 pub use api_key::ApiKey;
 pub use problem::{ConfigError, Note, Origin, Problem};
 pub use report::documented_defaults;
-pub use sections::{
-    Backend, Cache, Engine, Fake, LlamaCpp, LogFormat, Logging, Model, Resources, Scheduler, Server,
-};
+pub use sections::{Backend, Cache, Engine, Fake, LlamaCpp, LogFormat, Logging, Model, Resources, Scheduler, Server};
 pub use sources::{File, Flag, Sources};
 
 use check::Check;
@@ -82,11 +80,7 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong in any of the sources, also in values that a later source replaces.
 pub fn load(sources: &Sources, purpose: Purpose) -> Result<Loaded, ConfigError> {
-    let Collected {
-        assignments,
-        mut problems,
-        mut notes,
-    } = sources::collect(sources);
+    let Collected { assignments, mut problems, mut notes } = sources::collect(sources);
     let mut merged = Merged::default();
     for assignment in assignments {
         merged.take(assignment);
@@ -105,11 +99,7 @@ pub fn load(sources: &Sources, purpose: Purpose) -> Result<Loaded, ConfigError> 
     problems.append(&mut check.problems);
     notes.append(&mut check.notes);
     if problems.is_empty() {
-        Ok(Loaded {
-            config: merged.config,
-            notes,
-            origins: merged.origins,
-        })
+        Ok(Loaded { config: merged.config, notes, origins: merged.origins })
     } else {
         Err(ConfigError { problems })
     }
@@ -132,11 +122,7 @@ impl Merged {
             }
             Err(Fault { place, message }) => {
                 let origin = match origin {
-                    Origin::File { path, .. } => Origin::File {
-                        path,
-                        line: place.line,
-                        column: place.column,
-                    },
+                    Origin::File { path, .. } => Origin::File { path, line: place.line, column: place.column },
                     other => other,
                 };
                 self.failed.insert(key.path);

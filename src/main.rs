@@ -26,11 +26,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            if error.is::<ConfigError>() {
-                ExitCode::from(BAD_CONFIGURATION)
-            } else {
-                ExitCode::FAILURE
-            }
+            if error.is::<ConfigError>() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::FAILURE }
         }
     }
 }

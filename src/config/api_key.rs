@@ -26,11 +26,7 @@ impl ApiKey {
 
 impl fmt::Display for ApiKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{PREFIX}{}",
-            blake3::Hash::from_bytes(self.0).to_hex()
-        )
+        write!(formatter, "{PREFIX}{}", blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 
@@ -58,12 +54,8 @@ impl Field for ApiKey {
         let Some(hex) = text.strip_prefix(PREFIX) else {
             return Ok(Self::of(text));
         };
-        let hash = blake3::Hash::from_hex(hex).map_err(|_| {
-            Refusal::Because(
-                node,
-                format!("`{PREFIX}` must be followed by 64 hex digits"),
-            )
-        })?;
+        let hash = blake3::Hash::from_hex(hex)
+            .map_err(|_| Refusal::Because(node, format!("`{PREFIX}` must be followed by 64 hex digits")))?;
         Ok(Self(*hash.as_bytes()))
     }
 

@@ -18,21 +18,14 @@ const ENGINE: &str = "backend.engine";
 const MODEL_PATH: &str = "model.path";
 
 /// Keys that limit the running sequences.
-const RUNNING: [&str; 3] = [
-    "scheduler.max_batch_size",
-    "resources.max_batch_size",
-    "backend.llama_cpp.n_seq_max",
-];
+const RUNNING: [&str; 3] = ["scheduler.max_batch_size", "resources.max_batch_size", "backend.llama_cpp.n_seq_max"];
 
 /// Most GPUs that llama.cpp knows.
 const MAX_GPUS: usize = 16;
 
 /// Keys for which nothing is polled.
-const POLLING: [&str; 3] = [
-    "scheduler.loop_interval",
-    "scheduler.idle_loop_interval",
-    "scheduler.wait_poll_interval_ms",
-];
+const POLLING: [&str; 3] =
+    ["scheduler.loop_interval", "scheduler.idle_loop_interval", "scheduler.wait_poll_interval_ms"];
 
 /// Keys that are checked, and on which this release does not act yet.
 const LATER: [&str; 7] = [
@@ -75,14 +68,8 @@ impl Check<'_> {
         if keys.iter().any(|key| self.failed.contains(key)) {
             return;
         }
-        let origin = keys
-            .iter()
-            .find_map(|key| self.origins.get(key))
-            .unwrap_or(&Origin::Default);
-        self.problems.push(Problem {
-            origin: origin.clone(),
-            message: message.into(),
-        });
+        let origin = keys.iter().find_map(|key| self.origins.get(key)).unwrap_or(&Origin::Default);
+        self.problems.push(Problem { origin: origin.clone(), message: message.into() });
     }
 
     fn info(&mut self, text: impl Into<String>) {
@@ -104,16 +91,12 @@ impl Check<'_> {
 
     fn engine(&mut self) {
         if self.config.backend.engine == Engine::Process {
-            let reason =
-                "the engine in a process of its own arrives with the next release: use `thread`";
+            let reason = "the engine in a process of its own arrives with the next release: use `thread`";
             self.problem(&[ENGINE], format!("`{ENGINE}`: {reason}"));
         }
         if self.config.server.use_libtorch {
             let reason = "there is no libtorch backend: remove the key or set it to `false`";
-            self.problem(
-                &["server.use_libtorch"],
-                format!("`server.use_libtorch`: {reason}"),
-            );
+            self.problem(&["server.use_libtorch"], format!("`server.use_libtorch`: {reason}"));
         }
     }
 
@@ -121,8 +104,7 @@ impl Check<'_> {
         if self.config.backend.engine == Engine::Fake || self.config.model.path.is_some() {
             return;
         }
-        let message =
-            format!("`{MODEL_PATH}` is not set: name a GGUF file, with `--model` for example");
+        let message = format!("`{MODEL_PATH}` is not set: name a GGUF file, with `--model` for example");
         match self.purpose {
             Purpose::Serve => self.problem(&[MODEL_PATH, ENGINE], message),
             Purpose::Check => self.warning(message),
@@ -134,9 +116,7 @@ impl Check<'_> {
         let limits = self.config.running_limits();
         if limits.iter().flatten().any(|limit| *limit != running) {
             let names = self.changed(&RUNNING).unwrap_or_default();
-            self.info(format!(
-                "{running} sequences run at once, the smallest of {names}"
-            ));
+            self.info(format!("{running} sequences run at once, the smallest of {names}"));
         }
         let wanted = self.config.resources.kv_cache_max_size;
         if retained < wanted {
@@ -169,37 +149,20 @@ impl Check<'_> {
             let keys = ["backend.llama_cpp.type_v", "backend.llama_cpp.flash_attn"];
             self.problem(
                 &keys,
-                format!(
-                    "`{}`: a quantised V cache needs flash attention, `{}` disables it",
-                    keys[0], keys[1]
-                ),
+                format!("`{}`: a quantised V cache needs flash attention, `{}` disables it", keys[0], keys[1]),
             );
         }
         if without_flash && llama.split_mode == SplitMode::Tensor {
-            let keys = [
-                "backend.llama_cpp.split_mode",
-                "backend.llama_cpp.flash_attn",
-            ];
-            self.problem(
-                &keys,
-                format!(
-                    "`{}`: `tensor` needs flash attention, `{}` disables it",
-                    keys[0], keys[1]
-                ),
-            );
+            let keys = ["backend.llama_cpp.split_mode", "backend.llama_cpp.flash_attn"];
+            self.problem(&keys, format!("`{}`: `tensor` needs flash attention, `{}` disables it", keys[0], keys[1]));
         }
         self.tensor_split();
         if llama.n_ubatch > llama.n_batch {
-            self.info(format!(
-                "`{N_UBATCH}` is lowered from {} to {}, `{N_BATCH}`",
-                llama.n_ubatch, llama.n_batch
-            ));
+            self.info(format!("`{N_UBATCH}` is lowered from {} to {}, `{N_BATCH}`", llama.n_ubatch, llama.n_batch));
         }
         let length = self.config.model.max_context_length;
         if let Some(n_ctx) = llama.n_ctx.filter(|n_ctx| *n_ctx < length) {
-            self.info(format!(
-                "`model.max_context_length` is lowered from {length} to {n_ctx}, `{N_CTX}`"
-            ));
+            self.info(format!("`model.max_context_length` is lowered from {length} to {n_ctx}, `{N_CTX}`"));
         }
     }
 
@@ -209,33 +172,23 @@ impl Check<'_> {
         if shares.len() > MAX_GPUS {
             self.problem(
                 &[KEY],
-                format!(
-                    "`{KEY}` has {} shares: llama.cpp knows at most {MAX_GPUS} GPUs",
-                    shares.len()
-                ),
+                format!("`{KEY}` has {} shares: llama.cpp knows at most {MAX_GPUS} GPUs", shares.len()),
             );
         }
         if !shares.is_empty() && shares.iter().all(|share| *share == 0.0) {
-            self.problem(
-                &[KEY],
-                format!("`{KEY}`: at least one share must be greater than 0"),
-            );
+            self.problem(&[KEY], format!("`{KEY}`: at least one share must be greater than 0"));
         }
     }
 
     fn old_keys(&mut self) {
         if let Some(names) = self.changed(&POLLING) {
-            self.info(format!(
-                "nothing is polled here, so these change no speed: {names}"
-            ));
+            self.info(format!("nothing is polled here, so these change no speed: {names}"));
         }
     }
 
     fn later_keys(&mut self) {
         if let Some(names) = self.changed(&LATER) {
-            self.info(format!(
-                "checked, but acted on only from a later release on: {names}"
-            ));
+            self.info(format!("checked, but acted on only from a later release on: {names}"));
         }
     }
 
@@ -247,9 +200,7 @@ impl Check<'_> {
         };
         if !is_local && server.api_keys.is_empty() {
             let host = &server.host;
-            self.warning(format!(
-                "other machines can reach `{host}`, and `server.api_keys` asks for no key"
-            ));
+            self.warning(format!("other machines can reach `{host}`, and `server.api_keys` asks for no key"));
         }
     }
 }

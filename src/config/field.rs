@@ -41,11 +41,7 @@ impl Field for bool {
     }
 
     fn read(node: &Node) -> Result<Self, Refusal<'_>> {
-        if let Value::Bool(value) = node.value {
-            Ok(value)
-        } else {
-            Err(Refusal::Unexpected(node))
-        }
+        if let Value::Bool(value) = node.value { Ok(value) } else { Err(Refusal::Unexpected(node)) }
     }
 
     fn show(&self) -> String {
@@ -81,10 +77,7 @@ impl Field for f64 {
 
     fn read(node: &Node) -> Result<Self, Refusal<'_>> {
         match node.value {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a number with a fraction is asked for"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "a number with a fraction is asked for")]
             Value::Integer(value) => Ok(value as Self),
             Value::Float(value) => Ok(value),
             _ => Err(Refusal::Unexpected(node)),
@@ -102,10 +95,7 @@ impl Field for f32 {
     }
 
     fn read(node: &Node) -> Result<Self, Refusal<'_>> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "single precision is what llama.cpp takes"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "single precision is what llama.cpp takes")]
         f64::read(node).map(|value| value as Self)
     }
 
@@ -122,11 +112,7 @@ impl Field for String {
     }
 
     fn read(node: &Node) -> Result<Self, Refusal<'_>> {
-        if let Value::Text(text) = &node.value {
-            Ok(text.clone())
-        } else {
-            Err(Refusal::Unexpected(node))
-        }
+        if let Value::Text(text) = &node.value { Ok(text.clone()) } else { Err(Refusal::Unexpected(node)) }
     }
 
     fn show(&self) -> String {
@@ -160,11 +146,7 @@ impl<T: Field> Field for Option<T> {
     }
 
     fn read(node: &Node) -> Result<Self, Refusal<'_>> {
-        if node.value == Value::Null {
-            Ok(None)
-        } else {
-            T::read(node).map(Some)
-        }
+        if node.value == Value::Null { Ok(None) } else { T::read(node).map(Some) }
     }
 
     fn show(&self) -> String {
@@ -190,10 +172,7 @@ impl<T: Field> Field for Vec<T> {
     }
 
     fn show(&self) -> String {
-        format!(
-            "[{}]",
-            self.iter().map(T::show).collect::<Vec<_>>().join(", ")
-        )
+        format!("[{}]", self.iter().map(T::show).collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -68,19 +68,9 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.problems.len() == 1 {
-            "error"
-        } else {
-            "errors"
-        };
-        write!(
-            formatter,
-            "{} {plural} in the configuration",
-            self.problems.len()
-        )?;
-        self.problems
-            .iter()
-            .try_for_each(|problem| write!(formatter, "\n  {problem}"))
+        let plural = if self.problems.len() == 1 { "error" } else { "errors" };
+        write!(formatter, "{} {plural} in the configuration", self.problems.len())?;
+        self.problems.iter().try_for_each(|problem| write!(formatter, "\n  {problem}"))
     }
 }
 

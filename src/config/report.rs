@@ -15,16 +15,9 @@ impl fmt::Display for Loaded {
             formatter.write_str(&heading)?;
             let origin = self.origins.get(key.path).unwrap_or(&Origin::Default);
             let value = (key.show)(&self.config);
-            writeln!(
-                formatter,
-                "{}{}: {value}  # {origin}",
-                indent(key.path),
-                key.leaf()
-            )?;
+            writeln!(formatter, "{}{}: {value}  # {origin}", indent(key.path), key.leaf())?;
         }
-        self.notes
-            .iter()
-            .try_for_each(|note| writeln!(formatter, "# {note}"))
+        self.notes.iter().try_for_each(|note| writeln!(formatter, "# {note}"))
     }
 }
 
@@ -42,11 +35,7 @@ pub fn documented_defaults() -> String {
             text.push_str(&format!("{indent}#{line}\n"));
         }
         text.push_str(&format!("{indent}# Takes {}.\n", key.takes()));
-        text.push_str(&format!(
-            "{indent}{}: {}\n",
-            key.leaf(),
-            (key.show)(&config)
-        ));
+        text.push_str(&format!("{indent}{}: {}\n", key.leaf(), (key.show)(&config)));
     }
     text
 }
@@ -62,16 +51,9 @@ const INTRODUCTION: &str = "\
 /// All keys, each with the heading lines before it: those of its section, where it is the section's first.
 fn rows() -> impl Iterator<Item = (&'static Key, String)> {
     SECTIONS.iter().flat_map(|keys| {
-        keys.iter().enumerate().map(|(index, key)| {
-            (
-                key,
-                if index == 0 {
-                    heading(key.section())
-                } else {
-                    String::new()
-                },
-            )
-        })
+        keys.iter()
+            .enumerate()
+            .map(|(index, key)| (key, if index == 0 { heading(key.section()) } else { String::new() }))
     })
 }
 

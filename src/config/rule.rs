@@ -30,9 +30,7 @@ impl Rule {
             return items.iter().try_for_each(|item| self.check(item));
         }
         match (self, &node.value) {
-            (Self::Text(check), Value::Text(text)) => {
-                check(text).map_err(|reason| Refusal::Because(node, reason))
-            }
+            (Self::Text(check), Value::Text(text)) => check(text).map_err(|reason| Refusal::Because(node, reason)),
             _ if self.allows(&node.value) => Ok(()),
             _ => Err(Refusal::Unexpected(node)),
         }
@@ -40,10 +38,7 @@ impl Rule {
 
     fn allows(&self, value: &Value) -> bool {
         let (integer, number) = match *value {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "compared with small bounds only"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "compared with small bounds only")]
             Value::Integer(value) => (value, value as f64),
             Value::Float(value) => (0, value),
             _ => return true,
@@ -72,17 +67,10 @@ impl fmt::Display for Rule {
 pub(super) fn host(text: &str) -> Result<(), String> {
     let legal = |character: char| character.is_alphanumeric() || ".-_:%".contains(character);
     if text.is_empty() || !text.chars().all(legal) {
-        return Err(format!(
-            "`{}` is no host name or IP address",
-            text.escape_debug()
-        ));
+        return Err(format!("`{}` is no host name or IP address", text.escape_debug()));
     }
     let names_port = text.matches(':').count() == 1;
-    if names_port {
-        Err(format!("`{text}` has a port in it: that is `server.port`"))
-    } else {
-        Ok(())
-    }
+    if names_port { Err(format!("`{text}` has a port in it: that is `server.port`")) } else { Ok(()) }
 }
 
 /// `*`, or an origin as browsers send it: scheme, host and perhaps a port.
@@ -91,9 +79,7 @@ pub(super) fn origin(text: &str) -> Result<(), String> {
         return Ok(());
     }
     let shown = text.escape_debug();
-    Err(format!(
-        "`{shown}` is no origin: it takes `*` or `scheme://host[:port]`, without path and final slash"
-    ))
+    Err(format!("`{shown}` is no origin: it takes `*` or `scheme://host[:port]`, without path and final slash"))
 }
 
 fn is_origin(text: &str) -> bool {
@@ -106,9 +92,7 @@ fn is_origin(text: &str) -> bool {
         _ => true,
     };
     scheme.starts_with(|first: char| first.is_ascii_lowercase())
-        && scheme
-            .chars()
-            .all(|character| character.is_ascii_alphanumeric() || "+-.".contains(character))
+        && scheme.chars().all(|character| character.is_ascii_alphanumeric() || "+-.".contains(character))
         && !authority.is_empty()
         && !authority.starts_with(':')
         && authority.chars().all(legal)
@@ -121,26 +105,15 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// A filter as `tracing-subscriber` reads it.
 pub(super) fn log_filter(text: &str) -> Result<(), String> {
     // A bare word that is no level would be taken for the name of a crate and log nothing.
-    let bare = text
-        .chars()
-        .all(|character| character.is_ascii_alphanumeric());
+    let bare = text.chars().all(|character| character.is_ascii_alphanumeric());
     if bare && !LEVELS.contains(&text.to_ascii_lowercase().as_str()) {
         let levels = LEVELS.join(", ");
-        return Err(format!(
-            "`{text}` is no level: it takes {levels}, or a filter such as `warn,cllm=debug`"
-        ));
+        return Err(format!("`{text}` is no level: it takes {levels}, or a filter such as `warn,cllm=debug`"));
     }
-    EnvFilter::builder()
-        .parse(text)
-        .map(drop)
-        .map_err(|error| format!("`{}`: {error}", text.escape_debug()))
+    EnvFilter::builder().parse(text).map(drop).map_err(|error| format!("`{}`: {error}", text.escape_debug()))
 }
 
 /// Any text but the empty one.
 pub(super) fn not_empty(text: &str) -> Result<(), String> {
-    if text.is_empty() {
-        Err("it must not be empty".to_owned())
-    } else {
-        Ok(())
-    }
+    if text.is_empty() { Err("it must not be empty".to_owned()) } else { Ok(()) }
 }

@@ -53,14 +53,7 @@ impl Key {
         show: fn(&Config) -> String,
         store: Store,
     ) -> Self {
-        Self {
-            path,
-            doc,
-            rule,
-            kind: Kind::of::<T>,
-            show,
-            store,
-        }
+        Self { path, doc, rule, kind: Kind::of::<T>, show, store }
     }
 
     /// The name of the environment variable that sets it.
@@ -70,16 +63,12 @@ impl Key {
 
     /// The section it stands in, `backend.llama_cpp`.
     pub(super) fn section(&self) -> &'static str {
-        self.path
-            .rsplit_once('.')
-            .map_or("", |(section, _)| section)
+        self.path.rsplit_once('.').map_or("", |(section, _)| section)
     }
 
     /// The last part of its path.
     pub(super) fn leaf(&self) -> &'static str {
-        self.path
-            .rsplit_once('.')
-            .map_or(self.path, |(_, leaf)| leaf)
+        self.path.rsplit_once('.').map_or(self.path, |(_, leaf)| leaf)
     }
 
     /// What it takes, with its range: `an integer from 0 to 65535`.
@@ -95,42 +84,25 @@ impl Key {
     /// What is wrong with the value; the configuration is unchanged then.
     pub(super) fn store(&self, config: &mut Config, node: &Node) -> Result<(), Fault> {
         (self.store)(config, node, &self.rule).map_err(|refusal| match refusal {
-            Refusal::Unexpected(found) => Fault {
-                place: found.place,
-                message: self.unexpected(&found.value),
-            },
-            Refusal::Because(found, reason) => Fault {
-                place: found.place,
-                message: format!("`{}`: {reason}", self.path),
-            },
+            Refusal::Unexpected(found) => Fault { place: found.place, message: self.unexpected(&found.value) },
+            Refusal::Because(found, reason) => {
+                Fault { place: found.place, message: format!("`{}`: {reason}", self.path) }
+            }
         })
     }
 
     fn unexpected(&self, found: &Value) -> String {
         let kind = (self.kind)();
-        let shown = if kind.is_secret {
-            found.kind().to_owned()
-        } else {
-            found.describe()
-        };
+        let shown = if kind.is_secret { found.kind().to_owned() } else { found.describe() };
         let scalar = matches!(found, Value::Bool(_) | Value::Integer(_) | Value::Float(_));
-        let hint = if scalar && kind.expected.contains("text") {
-            " (put it in quotes)"
-        } else {
-            ""
-        };
+        let hint = if scalar && kind.expected.contains("text") { " (put it in quotes)" } else { "" };
         format!("`{}` takes {}, not {shown}{hint}", self.path, self.takes())
     }
 }
 
 impl Kind {
     fn of<T: Field>() -> Self {
-        Self {
-            expected: T::expected(),
-            is_text: T::IS_TEXT,
-            is_optional: T::IS_OPTIONAL,
-            is_secret: T::IS_SECRET,
-        }
+        Self { expected: T::expected(), is_text: T::IS_TEXT, is_optional: T::IS_OPTIONAL, is_secret: T::IS_SECRET }
     }
 }
 

@@ -53,19 +53,14 @@ impl Sources {
         let environment: Vec<_> = std::env::vars_os().collect();
         let named = || environment.iter().find(|(name, _)| name == FILE_VARIABLE);
         let path = path.or_else(|| named().map(|(_, value)| value.to_string_lossy().into_owned()));
-        Self {
-            file: path.filter(|path| !path.is_empty()).map(File::read),
-            environment,
-            flags,
-        }
+        Self { file: path.filter(|path| !path.is_empty()).map(File::read), environment, flags }
     }
 }
 
 impl File {
     /// Reads a file; a failure is kept, to be reported with all other errors.
     pub fn read(path: String) -> Self {
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| format!("failed to read the file: {error}"));
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("failed to read the file: {error}"));
         Self { path, text }
     }
 }
@@ -73,11 +68,7 @@ impl File {
 impl Flag {
     /// A flag of its own for one key.
     pub fn new(name: &'static str, key: &str, value: String) -> Self {
-        Self {
-            name,
-            key: key.to_owned(),
-            value: Some(value),
-        }
+        Self { name, key: key.to_owned(), value: Some(value) }
     }
 
     /// The argument of `--set`.
@@ -86,11 +77,7 @@ impl Flag {
             Some((key, value)) => (key, Some(value.to_owned())),
             None => (argument, None),
         };
-        Self {
-            name: "--set",
-            key: key.trim().to_owned(),
-            value,
-        }
+        Self { name: "--set", key: key.trim().to_owned(), value }
     }
 }
 
@@ -123,63 +110,35 @@ pub(super) fn collect(sources: &Sources) -> Collected {
 
 /// The key with this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
-    SECTIONS
-        .iter()
-        .copied()
-        .flatten()
-        .find(|key| key.path == path)
+    SECTIONS.iter().copied().flatten().find(|key| key.path == path)
 }
 
 /// A key in the section, for messages.
 fn example(section: &str) -> Option<&'static Key> {
-    let inside = |path: &str| {
-        path.strip_prefix(section)
-            .is_some_and(|rest| rest.starts_with('.'))
-    };
-    SECTIONS
-        .iter()
-        .copied()
-        .flatten()
-        .find(|key| inside(key.path))
+    let inside = |path: &str| path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+    SECTIONS.iter().copied().flatten().find(|key| inside(key.path))
 }
 
 impl Collected {
     fn problem(&mut self, origin: Origin, message: impl Into<String>) {
-        self.problems.push(Problem {
-            origin,
-            message: message.into(),
-        });
+        self.problems.push(Problem { origin, message: message.into() });
     }
 
     fn file(&mut self, file: &File) {
         let path: Arc<str> = Arc::from(file.path.as_str());
         let root = match &file.text {
             Ok(text) => yaml::parse(text),
-            Err(message) => Err(SyntaxError {
-                place: None,
-                message: message.clone(),
-            }),
+            Err(message) => Err(SyntaxError { place: None, message: message.clone() }),
         };
         match root {
-            Ok(Node {
-                value: Value::Null, ..
-            }) => {}
-            Ok(Node {
-                value: Value::Map(entries),
-                ..
-            }) => self.mapping(&path, "", entries),
+            Ok(Node { value: Value::Null, .. }) => {}
+            Ok(Node { value: Value::Map(entries), .. }) => self.mapping(&path, "", entries),
             Ok(Node { value, place }) => {
-                let message = format!(
-                    "the file must be a mapping of sections, not {}",
-                    value.kind()
-                );
+                let message = format!("the file must be a mapping of sections, not {}", value.kind());
                 self.problem(in_file(&path, place), message);
             }
             Err(SyntaxError { place, message }) => {
-                let origin = place.map_or_else(
-                    || Origin::WholeFile(path.clone()),
-                    |place| in_file(&path, place),
-                );
+                let origin = place.map_or_else(|| Origin::WholeFile(path.clone()), |place| in_file(&path, place));
                 self.problem(origin, message);
             }
         }
@@ -188,17 +147,10 @@ impl Collected {
     fn mapping(&mut self, file: &Arc<str>, section: &str, entries: Vec<(Name, Node)>) {
         let mut first_lines = HashMap::new();
         for (name, node) in entries {
-            let path = if section.is_empty() {
-                name.text.clone()
-            } else {
-                format!("{section}.{}", name.text)
-            };
+            let path = if section.is_empty() { name.text.clone() } else { format!("{section}.{}", name.text) };
             let origin = in_file(file, name.place);
             if let Some(line) = first_lines.get(&name.text) {
-                self.problem(
-                    origin,
-                    format!("`{path}` stands twice: first in line {line}"),
-                );
+                self.problem(origin, format!("`{path}` stands twice: first in line {line}"));
                 continue;
             }
             self.entry(file, &path, &name, node);
@@ -209,10 +161,7 @@ impl Collected {
     fn entry(&mut self, file: &Arc<str>, path: &str, name: &Name, node: Node) {
         let origin = in_file(file, name.place);
         if name.text.contains('.') {
-            let message = format!(
-                "`{}` must be written as nested sections, without dots",
-                name.text
-            );
+            let message = format!("`{}` must be written as nested sections, without dots", name.text);
             self.problem(origin, message);
         } else if let Some(key) = find(path) {
             let origin = in_file(file, node.place);
@@ -223,11 +172,7 @@ impl Collected {
                 Value::Map(entries) => self.mapping(file, path, entries),
                 value => self.problem(
                     in_file(file, node.place),
-                    format!(
-                        "`{path}` is a section with keys such as `{}`, not {}",
-                        example.path,
-                        value.kind()
-                    ),
+                    format!("`{path}` is a section with keys such as `{}`, not {}", example.path, value.kind()),
                 ),
             }
         } else {
@@ -236,10 +181,7 @@ impl Collected {
     }
 
     fn environment(&mut self, variables: &[(OsString, OsString)]) {
-        let mut ours: Vec<_> = variables
-            .iter()
-            .filter_map(|(name, value)| Some((name.to_str()?, value)))
-            .collect();
+        let mut ours: Vec<_> = variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value))).collect();
         ours.retain(|(name, _)| name.starts_with(PREFIX) && *name != FILE_VARIABLE);
         ours.sort();
         let mut ignored = Vec::new();
@@ -255,19 +197,13 @@ impl Collected {
         }
         if !ignored.is_empty() {
             // Not an error: Kubernetes, for one, sets `CLLM_PORT` and others for a service that is called `cllm`.
-            let text = format!(
-                "these environment variables name no key and are ignored: {}",
-                ignored.join(", ")
-            );
+            let text = format!("these environment variables name no key and are ignored: {}", ignored.join(", "));
             self.notes.push(Note::Info(text));
         }
     }
 
     fn variable(&mut self, name: &str, value: &OsStr) {
-        let path = name
-            .trim_start_matches(PREFIX)
-            .replace("__", ".")
-            .to_lowercase();
+        let path = name.trim_start_matches(PREFIX).replace("__", ".").to_lowercase();
         let origin = Origin::Environment(name.to_owned());
         match value.to_str() {
             Some(text) => self.text(&path, text, origin, variable),
@@ -279,21 +215,11 @@ impl Collected {
         for (index, flag) in flags.iter().enumerate() {
             let origin = Origin::Flag(flag.name.to_owned());
             let Some(value) = &flag.value else {
-                self.problem(
-                    origin,
-                    format!("`{}` has no value: it takes `key=value`", flag.key),
-                );
+                self.problem(origin, format!("`{}` has no value: it takes `key=value`", flag.key));
                 continue;
             };
-            if let Some(earlier) = flags
-                .iter()
-                .take(index)
-                .find(|earlier| earlier.key == flag.key)
-            {
-                self.problem(
-                    origin,
-                    format!("`{}` is set twice: first by {}", flag.key, earlier.name),
-                );
+            if let Some(earlier) = flags.iter().take(index).find(|earlier| earlier.key == flag.key) {
+                self.problem(origin, format!("`{}` is set twice: first by {}", flag.key, earlier.name));
                 continue;
             }
             self.text(&flag.key, value, origin, str::to_owned);
@@ -304,10 +230,7 @@ impl Collected {
     fn text(&mut self, path: &str, text: &str, origin: Origin, spell: fn(&str) -> String) {
         let Some(key) = find(path) else {
             let message = match example(path) {
-                Some(key) => format!(
-                    "`{path}` is a section: set one of its keys, such as `{}`",
-                    spell(key.path)
-                ),
+                Some(key) => format!("`{path}` is a section: set one of its keys, such as `{}`", spell(key.path)),
                 None => unknown(path, spell),
             };
             return self.problem(origin, message);
@@ -323,41 +246,22 @@ fn parse_text(key: &Key, text: &str) -> Result<Node, String> {
     let kind = (key.kind)();
     let is_unset = kind.is_optional && ["", "~", "null"].contains(&text);
     if kind.is_text && !is_unset {
-        return Ok(Node {
-            value: Value::Text(text.to_owned()),
-            place: Place { line: 1, column: 1 },
-        });
+        return Ok(Node { value: Value::Text(text.to_owned()), place: Place { line: 1, column: 1 } });
     }
     yaml::parse(text).map_err(|error| {
         // The parser's message may show the value.
-        let reason = if kind.is_secret {
-            String::new()
-        } else {
-            format!(" ({})", error.message)
-        };
-        format!(
-            "`{}` takes {} in YAML; the value can't be read{reason}",
-            key.path,
-            key.takes()
-        )
+        let reason = if kind.is_secret { String::new() } else { format!(" ({})", error.message) };
+        format!("`{}` takes {} in YAML; the value can't be read{reason}", key.path, key.takes())
     })
 }
 
 /// The key that a variable with single underscores most likely means.
 fn misspelt(name: &str) -> Option<&'static Key> {
-    SECTIONS
-        .iter()
-        .copied()
-        .flatten()
-        .find(|key| key.variable().replace("__", "_") == name)
+    SECTIONS.iter().copied().flatten().find(|key| key.variable().replace("__", "_") == name)
 }
 
 fn in_file(path: &Arc<str>, place: Place) -> Origin {
-    Origin::File {
-        path: path.clone(),
-        line: place.line,
-        column: place.column,
-    }
+    Origin::File { path: path.clone(), line: place.line, column: place.column }
 }
 
 fn unknown(path: &str, spell: impl Fn(&str) -> String) -> String {

@@ -15,26 +15,16 @@ const DEFAULT_RUNNING: u32 = 16;
 impl Config {
     /// Sequences that run at once, 1 to 256: the smallest of the keys that are set, 16 when none is.
     pub fn running(&self) -> u32 {
-        self.running_limits()
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(DEFAULT_RUNNING)
+        self.running_limits().into_iter().flatten().min().unwrap_or(DEFAULT_RUNNING)
     }
 
     pub(super) const fn running_limits(&self) -> [Option<u32>; 3] {
-        [
-            self.scheduler.max_batch_size,
-            self.resources.max_batch_size,
-            self.backend.llama_cpp.n_seq_max,
-        ]
+        [self.scheduler.max_batch_size, self.resources.max_batch_size, self.backend.llama_cpp.n_seq_max]
     }
 
     /// Sequences that keep a prefix beside those that run; together they are at most 256.
     pub fn retained(&self) -> u32 {
-        self.resources
-            .kv_cache_max_size
-            .min(MAX_SEQUENCES - self.running())
+        self.resources.kv_cache_max_size.min(MAX_SEQUENCES - self.running())
     }
 
     /// The engine to start.
@@ -64,10 +54,7 @@ impl Config {
         LlamaSpec {
             path: self.model.path.clone().unwrap_or_default(),
             n_ctx: llama.n_ctx,
-            max_context_length: self
-                .model
-                .max_context_length
-                .min(llama.n_ctx.unwrap_or(u32::MAX)),
+            max_context_length: self.model.max_context_length.min(llama.n_ctx.unwrap_or(u32::MAX)),
             running: self.running(),
             retained: self.retained(),
             n_batch: llama.n_batch,

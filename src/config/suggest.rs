@@ -7,13 +7,12 @@ use super::sections::SECTIONS;
 /// The key or section that an unknown path most likely means, if any is near.
 pub(super) fn nearest(path: &str) -> Option<&'static str> {
     let path = path.to_lowercase().replace('-', "_");
-    names()
-        .map(|name| (distance(&path, name), name))
-        .min_by_key(|(distance, _)| *distance)
-        .and_then(|(distance, name)| {
+    names().map(|name| (distance(&path, name), name)).min_by_key(|(distance, _)| *distance).and_then(
+        |(distance, name)| {
             let near = distance <= name.len().max(path.len()) / 3;
             near.then_some(name)
-        })
+        },
+    )
 }
 
 /// All paths of keys and sections.

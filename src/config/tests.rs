@@ -9,20 +9,14 @@ use super::*;
 
 /// A file with this text.
 fn file(text: &str) -> Option<File> {
-    Some(File {
-        path: "cllm.yaml".to_owned(),
-        text: Ok(text.to_owned()),
-    })
+    Some(File { path: "cllm.yaml".to_owned(), text: Ok(text.to_owned()) })
 }
 
 /// Sources of a file, variables and arguments of `--set`.
 fn sources(text: &str, variables: &[(&str, &str)], set: &[&str]) -> Sources {
     Sources {
         file: file(text),
-        environment: variables
-            .iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect(),
+        environment: variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         flags: set.iter().map(|argument| Flag::set(argument)).collect(),
     }
 }
@@ -34,7 +28,5 @@ fn accepted(text: &str, variables: &[(&str, &str)], set: &[&str]) -> Loaded {
 
 /// The message about what must be refused.
 fn refused(text: &str, variables: &[(&str, &str)], set: &[&str]) -> String {
-    load(&sources(text, variables, set), Purpose::Check)
-        .unwrap_err()
-        .to_string()
+    load(&sources(text, variables, set), Purpose::Check).unwrap_err().to_string()
 }

@@ -17,10 +17,7 @@ pub(super) struct Place {
 
 impl From<Location> for Place {
     fn from(location: Location) -> Self {
-        Self {
-            line: location.line(),
-            column: location.column(),
-        }
+        Self { line: location.line(), column: location.column() }
     }
 }
 
@@ -59,10 +56,7 @@ impl Value {
             Self::Integer(value) => format!("`{value}`"),
             Self::Float(value) => format!("`{value:?}`"),
             Self::Text(text) if text.chars().nth(60).is_some() => {
-                format!(
-                    "`{}…`",
-                    text.chars().take(60).collect::<String>().escape_debug()
-                )
+                format!("`{}…`", text.chars().take(60).collect::<String>().escape_debug())
             }
             Self::Text(text) => format!("`{}`", text.escape_debug()),
             Self::List(_) | Self::Map(_) => self.kind().to_owned(),
@@ -100,11 +94,10 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
         strict_booleans: true,
         with_snippet: false,
     };
-    let spanned: Spanned<Value> =
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| SyntaxError {
-            place: error.location().map(Place::from),
-            message: first_line(&error.without_snippet().to_string()),
-        })?;
+    let spanned: Spanned<Value> = serde_saphyr::from_str_with_options(text, options).map_err(|error| SyntaxError {
+        place: error.location().map(Place::from),
+        message: first_line(&error.without_snippet().to_string()),
+    })?;
     Ok(spanned.into())
 }
 
@@ -114,10 +107,7 @@ fn first_line(message: &str) -> String {
 
 impl From<Spanned<Value>> for Node {
     fn from(spanned: Spanned<Value>) -> Self {
-        Self {
-            value: spanned.value,
-            place: spanned.referenced.into(),
-        }
+        Self { value: spanned.value, place: spanned.referenced.into() }
     }
 }
 
@@ -179,13 +169,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Vec::new();
         while let Some((key, value)) = entries.next_entry::<Spanned<String>, Spanned<Value>>()? {
-            map.push((
-                Name {
-                    text: key.value,
-                    place: key.referenced.into(),
-                },
-                value.into(),
-            ));
+            map.push((Name { text: key.value, place: key.referenced.into() }, value.into()));
         }
         Ok(Value::Map(map))
     }
@@ -194,9 +178,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
 /// Text as a YAML scalar: plain where that reads back as the same text, double-quoted elsewhere.
 pub(super) fn quote(text: &str) -> String {
     let plain = |character: char| character.is_ascii_alphanumeric() || "_-./".contains(character);
-    if text.chars().all(plain)
-        && parse(text).is_ok_and(|node| node.value == Value::Text(text.to_owned()))
-    {
+    if text.chars().all(plain) && parse(text).is_ok_and(|node| node.value == Value::Text(text.to_owned())) {
         return text.to_owned();
     }
     let mut quoted = String::from("\"");

@@ -28,13 +28,7 @@ logging: loud
         ("CLLM_SERVER__USE_LIBTORCH", "yes"),
         ("CLLM_LOGGING__LEVEL", "inof"),
     ];
-    let set = [
-        "scheduler.max_queue=many",
-        "model.pth=m",
-        "server.host",
-        "server.min_threads=",
-        "server=1",
-    ];
+    let set = ["scheduler.max_queue=many", "model.pth=m", "server.host", "server.min_threads=", "server=1"];
     insta::assert_snapshot!(refused(text, &variables, &set), @r"
     20 errors in the configuration
       cllm.yaml:2:3: unknown key `server.prot`; did you mean `server.port`?
@@ -96,51 +90,33 @@ fn a_syntax_error_has_a_place_and_hides_no_error_of_other_sources() {
     let message = refused("server:\n  port: [1\n", &[("CLLM_SERVER__PORT", "x")], &[]);
     assert!(message.contains("cllm.yaml:"), "{message}");
     assert!(
-        message.contains(
-            "env CLLM_SERVER__PORT: `server.port` takes an integer from 0 to 65535, not `x`"
-        ),
+        message.contains("env CLLM_SERVER__PORT: `server.port` takes an integer from 0 to 65535, not `x`"),
         "{message}"
     );
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_refused() {
-    let sources = Sources {
-        file: Some(File::read("/no/such/file.yaml".to_owned())),
-        ..Sources::default()
-    };
+    let sources = Sources { file: Some(File::read("/no/such/file.yaml".to_owned())), ..Sources::default() };
     let message = load(&sources, Purpose::Check).unwrap_err().to_string();
-    assert!(
-        message.contains("/no/such/file.yaml: failed to read the file: "),
-        "{message}"
-    );
+    assert!(message.contains("/no/such/file.yaml: failed to read the file: "), "{message}");
 }
 
 #[test]
 fn serving_without_a_model_is_refused() {
-    let message = load(&Sources::default(), Purpose::Serve)
-        .unwrap_err()
-        .to_string();
+    let message = load(&Sources::default(), Purpose::Serve).unwrap_err().to_string();
     assert!(message.contains("`model.path` is not set"), "{message}");
 }
 
 #[test]
 fn a_wrong_value_is_blamed_once() {
-    let message = refused(
-        "backend: {engine: thraed, llama_cpp: {n_batch: 0}}",
-        &[],
-        &[],
-    );
+    let message = refused("backend: {engine: thraed, llama_cpp: {n_batch: 0}}", &[], &[]);
     assert!(message.starts_with("2 errors"), "{message}");
 }
 
 #[test]
 fn secrets_never_show_in_messages() {
-    let message = refused(
-        "",
-        &[("CLLM_SERVER__API_KEYS", "[hush-hush")],
-        &["server.api_keys=hush-hush"],
-    );
+    let message = refused("", &[("CLLM_SERVER__API_KEYS", "[hush-hush")], &["server.api_keys=hush-hush"]);
     assert!(message.starts_with("2 errors"), "{message}");
     assert!(!message.contains("hush"), "{message}");
 }
@@ -149,59 +125,28 @@ fn secrets_never_show_in_messages() {
 fn the_nearest_name_is_suggested() {
     let suggestion = |path: &str| suggest::nearest(path);
     assert_eq!(suggestion("server.prot"), Some("server.port"));
-    assert_eq!(
-        suggestion("n_gpu_layers"),
-        Some("backend.llama_cpp.n_gpu_layers")
-    );
-    assert_eq!(
-        suggestion("resources.max_context_length"),
-        Some("model.max_context_length")
-    );
-    assert_eq!(
-        suggestion("backend.llama-cpp.n-batch"),
-        Some("backend.llama_cpp.n_batch")
-    );
+    assert_eq!(suggestion("n_gpu_layers"), Some("backend.llama_cpp.n_gpu_layers"));
+    assert_eq!(suggestion("resources.max_context_length"), Some("model.max_context_length"));
+    assert_eq!(suggestion("backend.llama-cpp.n-batch"), Some("backend.llama_cpp.n_batch"));
     assert_eq!(suggestion("backend.lama_cpp"), Some("backend.llama_cpp"));
-    assert_eq!(
-        suggestion("scheduler.max-batch-size"),
-        Some("scheduler.max_batch_size")
-    );
+    assert_eq!(suggestion("scheduler.max-batch-size"), Some("scheduler.max_batch_size"));
     assert_eq!(suggestion("temperature"), None);
 }
 
 #[test]
 fn origins_with_path_or_without_scheme_are_refused() {
-    for origin in [
-        "*",
-        "http://localhost:3000",
-        "https://a.example",
-        "http://[::1]:80",
-        "tauri://localhost",
-    ] {
+    for origin in ["*", "http://localhost:3000", "https://a.example", "http://[::1]:80", "tauri://localhost"] {
         assert_eq!(rule::origin(origin), Ok(()), "{origin}");
     }
-    for origin in [
-        "",
-        "a.example",
-        "https://",
-        "https://a.example/",
-        "https://a.example:x",
-        "http://a b",
-        "null://:1",
-    ] {
+    for origin in ["", "a.example", "https://", "https://a.example/", "https://a.example:x", "http://a b", "null://:1"]
+    {
         assert!(rule::origin(origin).is_err(), "{origin}");
     }
 }
 
 #[test]
 fn a_host_with_a_port_or_scheme_is_refused() {
-    for host in [
-        "127.0.0.1",
-        "::",
-        "fe80::1%eth0",
-        "localhost",
-        "my-host.example",
-    ] {
+    for host in ["127.0.0.1", "::", "fe80::1%eth0", "localhost", "my-host.example"] {
         assert_eq!(rule::host(host), Ok(()), "{host}");
     }
     for host in ["", "127.0.0.1:80", "http://a", "a b"] {

@@ -16,22 +16,19 @@ fn keys() -> Vec<&'static Key> {
 fn values(key: &'static Key) -> BoxedStrategy<String> {
     let kind = (key.kind)();
     if let Some(words) = kind.expected.strip_prefix("one of ") {
-        let words: Vec<_> = words
-            .split(", ")
-            .map(|word| word.trim_matches('`').to_owned())
-            .collect();
+        let words: Vec<_> = words.split(", ").map(|word| word.trim_matches('`').to_owned()).collect();
         return proptest::sample::select(words).boxed();
     }
     match (kind.expected.as_str(), key.rule) {
         ("true or false", _) => any::<bool>().prop_map(|value| value.to_string()).boxed(),
         (_, Rule::Integer(from, to)) => (from..=to).prop_map(|value| value.to_string()).boxed(),
         (_, Rule::Number(from, to)) => (from..=to).prop_map(|value| format!("{value:?}")).boxed(),
-        ("a list of numbers", _) => prop::collection::vec(0.0f32..9.0, 0..4)
-            .prop_map(|list| format!("{list:?}"))
-            .boxed(),
-        ("a list of texts", _) => prop::collection::vec("http://[a-z]{1,9}", 0..4)
-            .prop_map(|list| format!("{list:?}"))
-            .boxed(),
+        ("a list of numbers", _) => {
+            prop::collection::vec(0.0f32..9.0, 0..4).prop_map(|list| format!("{list:?}")).boxed()
+        }
+        ("a list of texts", _) => {
+            prop::collection::vec("http://[a-z]{1,9}", 0..4).prop_map(|list| format!("{list:?}")).boxed()
+        }
         ("a text", Rule::Text(_)) => "off|info|debug".boxed(),
         ("a text", _) => any::<String>().boxed(),
         (expected, _) => panic!("no values for {expected}"),
@@ -45,47 +42,28 @@ fn key_and_value() -> impl Strategy<Value = (&'static Key, String)> {
 /// Merges without the checks of keys against each other.
 fn merge(sources: &Sources) -> Loaded {
     let collected = sources::collect(sources);
-    let mut merged = Merged {
-        problems: collected.problems,
-        ..Merged::default()
-    };
-    collected
-        .assignments
-        .into_iter()
-        .for_each(|assignment| merged.take(assignment));
+    let mut merged = Merged { problems: collected.problems, ..Merged::default() };
+    collected.assignments.into_iter().for_each(|assignment| merged.take(assignment));
     assert_eq!(merged.problems, []);
-    Loaded {
-        config: merged.config,
-        notes: Vec::new(),
-        origins: merged.origins,
-    }
+    Loaded { config: merged.config, notes: Vec::new(), origins: merged.origins }
 }
 
 /// Paths of the keys in which two configurations differ.
 fn differences(left: &Config, right: &Config) -> Vec<&'static str> {
     let keys = keys().into_iter();
-    keys.filter(|key| (key.show)(left) != (key.show)(right))
-        .map(|key| key.path)
-        .collect()
+    keys.filter(|key| (key.show)(left) != (key.show)(right)).map(|key| key.path).collect()
 }
 
 #[test]
 fn every_default_is_a_legal_value_of_its_key() {
-    let config = merge(&Sources {
-        file: file(&documented_defaults()),
-        ..Sources::default()
-    })
-    .config;
+    let config = merge(&Sources { file: file(&documented_defaults()), ..Sources::default() }).config;
     assert_eq!(config, Config::default());
 }
 
 #[test]
 fn keys_and_variables_are_unique() {
     let paths: HashSet<_> = keys().iter().map(|key| key.path).collect();
-    let variables: HashSet<_> = keys()
-        .iter()
-        .map(|key| key.variable().replace("__", "_"))
-        .collect();
+    let variables: HashSet<_> = keys().iter().map(|key| key.variable().replace("__", "_")).collect();
     assert_eq!((paths.len(), variables.len()), (keys().len(), keys().len()));
 }
 
