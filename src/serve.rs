@@ -93,7 +93,10 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
     start_http(&system, config, http).await?;
 
     tokio::select! {
-        loaded = first_load(system.status()) => loaded?,
+        loaded = first_load(system.status()) => if let Err(error) = loaded {
+            end(&system, &connections).await;
+            return Err(error);
+        },
         signal = signals.next() => {
             tracing::info!(%signal, "stopping before the model was loaded");
             return Ok(until_second_signal(&mut signals, end(&system, &connections)).await);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cllm_actors::request::Deadlines;
 use cllm_actors::system::System;
-use hyper::{HeaderMap, Method};
+use hyper::HeaderMap;
 use serde::de::DeserializeOwned;
 
 use crate::http::auth::{KeyRing, Tenant};
@@ -92,12 +92,8 @@ pub struct Call {
     pub tenant: Option<Tenant>,
     /// When the head was read.
     pub arrived: Instant,
-    /// The method as sent; a `GET` handler also answers `HEAD`, and its body is dropped later.
-    pub method: Method,
     /// The decoded rest of a path whose route ends in `{…}`.
     pub path_rest: Option<String>,
-    /// The query without its `?`, not decoded.
-    pub query: Option<String>,
     /// All headers.
     pub headers: HeaderMap,
     /// Where a handler puts what the request's log line shall say.

@@ -27,16 +27,14 @@ pub fn filter(
     settings: Arc<HttpSettings>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone + Send + Sync + 'static {
     let dispatcher = Arc::new(Dispatcher { routes, settings });
-    let query = warp::query::raw().map(Some).or(warp::any().map(|| None)).unify();
     warp::method()
         .and(warp::path::full())
-        .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::ext::get::<Enclosed>())
         .and(warp::body::stream())
-        .then(move |method, path: FullPath, query, headers, enclosed, body| {
+        .then(move |method, path: FullPath, headers, enclosed, body| {
             let dispatcher = Arc::clone(&dispatcher);
-            async move { dispatcher.answer(Asked { method, path, query, headers, enclosed }, body).await }
+            async move { dispatcher.answer(Asked { method, path, headers, enclosed }, body).await }
         })
         .recover(|rejection: Rejection| async move {
             let error = ApiError::internal(format!("a filter refused: {rejection:?}"));
@@ -47,7 +45,6 @@ pub fn filter(
 struct Asked {
     method: Method,
     path: FullPath,
-    query: Option<String>,
     headers: HeaderMap,
     enclosed: Enclosed,
 }
@@ -95,7 +92,7 @@ impl Dispatcher {
         asked: Asked,
         body: RequestBody,
     ) -> Result<Response, ApiError> {
-        let Asked { method, query, headers, enclosed, .. } = asked;
+        let Asked { method, headers, enclosed, .. } = asked;
         let Enclosed { request_id, arrived, log, standing } = enclosed;
         let tenant = match (route.access(), standing) {
             (Access::Probe, _) => None,
@@ -107,7 +104,7 @@ impl Dispatcher {
             log.set_tenant(tenant);
         }
         let is_head = method == Method::HEAD;
-        let call = Call { request_id, tenant, arrived, method, path_rest, query, headers, log, body };
+        let call = Call { request_id, tenant, arrived, path_rest, headers, log, body };
         let response = route.handle(call).await?;
         Ok(if is_head { without_body(response) } else { response })
     }

@@ -132,13 +132,11 @@ impl ApiError {
         error
     }
 
-    /// 503 with this code.
-    pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+    fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message)
     }
 
-    /// Any other error; prefer a constructor that says what happened.
-    pub fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             status,
             kind,
@@ -159,15 +157,14 @@ impl ApiError {
         self
     }
 
-    /// Sets `Retry-After`.
-    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+    fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Sets `x-should-retry`: whether another attempt can end differently.
-    pub fn with_should_retry(mut self, should_retry: ShouldRetry) -> Self {
-        self.0.should_retry = Some(should_retry == ShouldRetry::Yes);
+    /// Sets `x-should-retry: false`: the same request would end the same way.
+    fn not_worth_a_retry(mut self) -> Self {
+        self.0.should_retry = Some(false);
         self
     }
 
@@ -244,15 +241,6 @@ impl ApiError {
     }
 }
 
-/// Whether another attempt can end differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShouldRetry {
-    /// It can.
-    Yes,
-    /// It cannot.
-    No,
-}
-
 /// `Retry-After` counts whole seconds; 0 would invite a busy loop.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_millis().div_ceil(1000).clamp(1, u128::from(u32::MAX)) as u64
@@ -278,7 +266,7 @@ impl From<GenerateError> for ApiError {
             }
             GenerateError::DeadlineExceeded { .. } => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", "deadline_exceeded", message)
-                    .with_should_retry(ShouldRetry::No)
+                    .not_worth_a_retry()
             }
             GenerateError::ShuttingDown => Self::shutting_down(),
             GenerateError::ClientGone => Self::new(client_closed_request(), "client_gone", "client_gone", message),

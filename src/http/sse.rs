@@ -1,4 +1,4 @@
-//! Server-sent events: framing and the streaming response. What is sent and when is the handler's business.
+//! The response of a stream of server-sent events. What is sent and when is the handler's business, framing included.
 //!
 //! The body is pulled: nothing is produced while the connection cannot take it, so a slow client costs a full channel
 //! at the source and no memory here.
@@ -14,21 +14,8 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use warp::Reply;
 use warp::reply::Response;
 
-/// The last event of an OpenAI stream.
-pub const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
-
 /// nginx and its relatives hold responses back unless told otherwise.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-
-/// One event. `json` must be on one line, as `serde_json` writes it.
-pub fn event(json: &str) -> Bytes {
-    Bytes::from(format!("data: {json}\n\n"))
-}
-
-/// A comment, which clients skip: keeps proxies from closing a silent stream. One line.
-pub fn comment(text: &str) -> Bytes {
-    Bytes::from(format!(": {text}\n\n"))
-}
 
 /// A `200` that sends each item as soon as the connection takes it. Dropping the body drops the stream.
 pub fn response<S>(events: S) -> Response

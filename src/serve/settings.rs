@@ -38,3 +38,37 @@ pub(super) fn of_config(config: &Config) -> HttpSettings {
         shutdown_timeout: server.shutdown_timeout(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::of_config;
+    use crate::config::Config;
+    use crate::http::context::HttpSettings;
+
+    fn settings(path: Option<&str>, alias: Option<&str>) -> HttpSettings {
+        let mut config = Config::default();
+        config.model.path = path.map(Into::into);
+        config.model.alias = alias.map(Into::into);
+        of_config(&config)
+    }
+
+    #[test]
+    fn a_model_answers_to_its_alias_and_its_file_and_goes_by_the_alias() {
+        let both = settings(Some("/models/SmolLM2-Q4_K_M.gguf"), Some("small"));
+        assert_eq!(both.model_id, "small");
+        for name in ["small", "SmolLM2-Q4_K_M", "default"] {
+            assert!(both.serves_model(name), "{name}");
+        }
+        assert!(!both.serves_model("gpt-4"));
+        assert_eq!(settings(Some("a.gguf"), None).model_id, "a");
+        assert!(settings(None, None).serves_model("fake"));
+    }
+
+    #[test]
+    fn the_keys_of_the_configuration_close_the_server() {
+        let mut config = Config::default();
+        assert!(of_config(&config).keys.is_empty());
+        config.server.api_keys = vec![crate::config::ApiKey::of("secret")];
+        assert!(!of_config(&config).keys.is_empty());
+    }
+}
