@@ -3,7 +3,6 @@
 //! Exit codes: 0 fine, 2 bad usage or configuration, 1 everything else.
 
 mod cli;
-mod serve;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,6 +10,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use cllm::config::{self, ConfigError, Note, Purpose, Sources};
+use cllm::serve::Stopped;
+use cllm::{logging, serve};
 
 use cli::{Cli, Command};
 
@@ -19,7 +20,7 @@ const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve { config, overrides } => serve(&overrides.sources(config)),
+        Command::Serve { config, overrides } => run_server(&overrides.sources(config)),
         Command::CheckConfig { config, overrides } => check_config(&overrides.sources(config)),
     };
     match result {
@@ -31,8 +32,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(sources: &Sources) -> anyhow::Result<()> {
+fn run_server(sources: &Sources) -> anyhow::Result<()> {
     let loaded = config::load(sources, Purpose::Serve)?;
+    logging::init(&loaded.config.logging)?;
     for note in &loaded.notes {
         match note {
             Note::Info(text) => tracing::info!("{text}"),
@@ -44,7 +46,16 @@ fn serve(sources: &Sources) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    runtime.block_on(serve::run(loaded.config))
+    match runtime.block_on(serve::run(&loaded.config, |_, _| Vec::new()))? {
+        Stopped::InOrder => Ok(()),
+        Stopped::AtOnce(signal) => exit_at_once(signal.exit_code()),
+    }
+}
+
+/// Waits for nothing: not for a thread in the middle of a decode, not for an open stream.
+#[expect(clippy::disallowed_methods, reason = "a second signal means now")]
+fn exit_at_once(code: u8) -> ! {
+    std::process::exit(code.into())
 }
 
 fn check_config(sources: &Sources) -> anyhow::Result<()> {

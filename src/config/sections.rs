@@ -34,9 +34,9 @@ section! {
         min_threads: u32 = 2, Rule::Integer(1, 1024);
         /// Accepted for old files; `true` is refused, because there is no such backend.
         use_libtorch: bool = false;
-        /// Most open connections; a further one waits until one is closed.
+        /// Most open connections; beyond it only the probes are answered.
         max_connections: u32 = 1024, Rule::Integer(1, 1_000_000);
-        /// Longest time a client may take to send the head of a request, in milliseconds.
+        /// Longest time until the head of a request is there, and for a connection to idle, in milliseconds.
         header_timeout_ms: u64 = 10_000, Rule::Integer(1, WEEK_MS);
         /// Largest request body, in MiB.
         max_body_mb: u32 = 16, Rule::Integer(1, 1024);

@@ -6,12 +6,14 @@ use std::process::{Command, Output};
 fn cllm(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("CLLM_"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_cllm"));
-    ours.for_each(|name| drop(command.env_remove(name)));
-    command.args(arguments).envs(variables.iter().copied()).output().unwrap()
+    for name in ours {
+        command.env_remove(name);
+    }
+    command.args(arguments).envs(variables.iter().copied()).output().expect("the binary was built for this test")
 }
 
 fn code(arguments: &[&str]) -> i32 {
-    cllm(arguments, &[]).status.code().unwrap()
+    cllm(arguments, &[]).status.code().expect("no signal ends it")
 }
 
 fn seed_file() -> String {
