@@ -1,7 +1,7 @@
 //! Supervision: who restarts whom, and how everybody else keeps reaching the restarted.
 //!
 //! [`rules`] are what a tree is configured with, [`policy`] decides (pure), [`supervisor`] carries it out with
-//! [`tasks`], [`spec`] describes a child, [`dynamic`] watches over short-lived children, [`record`] is what is told
+//! `tasks`, [`spec`] describes a child, [`dynamic`] watches over short-lived children, [`record`] is what is told
 //! about it. [`addr`] is an address that survives restarts, [`mailbox`] counts what waits in each actor's mailbox.
 //!
 //! Every incarnation of a child has an epoch from one counter per system ([`addr::EpochSource`]); an older epoch is

@@ -1,13 +1,14 @@
 //! Counts what waits in each actor's mailbox, by every sender, without the actor's help.
 //!
 //! [`impl_message!`](crate::impl_message) implements `ractor::Message` for a type so that each message is wrapped
-//! while it is in a mailbox. Depth is counted by a guard's `Drop`, so it holds for messages lost in a dead mailbox.
+//! while it is in a mailbox. A guard's `Drop` notices messages that are lost in a dead mailbox.
 //!
 //! Entries live in a table by actor id. Our supervisors remove them when a child exits; for actors that nobody of
 //! ours supervises a sweep over the table does, whenever it has doubled, so the table is never larger than twice the
 //! number of living actors and a constant.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -20,14 +21,15 @@ const SHARDS: usize = 16;
 /// Entries that are not worth a sweep.
 const SWEEP_FLOOR: usize = 256;
 
-type Shard = RwLock<HashMap<ActorId, Arc<MailboxStats>>>;
+type Entries = HashMap<ActorId, Arc<MailboxStats>, BuildHasherDefault<PidHasher>>;
+type Shard = RwLock<Entries>;
 
 static TABLE: LazyLock<Table> = LazyLock::new(Table::default);
 
 /// What went through one mailbox. Read with [`MailboxStats::snapshot`].
 #[derive(Debug, Default)]
 pub struct MailboxStats {
-    depth: AtomicU64,
+    sent: AtomicU64,
     max_depth: AtomicU64,
     handled: AtomicU64,
     lost: AtomicU64,
@@ -56,12 +58,36 @@ impl MailboxStats {
     /// The counters now.
     pub fn snapshot(&self) -> MailboxSnapshot {
         MailboxSnapshot {
-            depth: self.depth.load(Ordering::Relaxed),
+            depth: self.depth(self.sent.load(Ordering::Relaxed)),
             max_depth: self.max_depth.load(Ordering::Relaxed),
             handled: self.handled.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
             waited: Duration::from_nanos(self.waited_ns.load(Ordering::Relaxed)),
             longest_wait: Duration::from_nanos(self.longest_wait_ns.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn depth(&self, sent: u64) -> u64 {
+        let gone = self.handled.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed);
+        // A message that came and went between the two reads.
+        sent.saturating_sub(gone)
+    }
+
+    fn enter(&self) {
+        let depth = self.depth(self.sent.fetch_add(1, Ordering::Relaxed) + 1);
+        if depth > self.max_depth.load(Ordering::Relaxed) {
+            self.max_depth.fetch_max(depth, Ordering::Relaxed);
+        }
+    }
+
+    /// Only the actor itself handles messages, so plain loads and stores do: half the cost of a message is atomics.
+    fn leave(&self, waited: Duration) {
+        let waited = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        let add = |counter: &AtomicU64, n| counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        add(&self.handled, 1);
+        add(&self.waited_ns, waited);
+        if waited > self.longest_wait_ns.load(Ordering::Relaxed) {
+            self.longest_wait_ns.store(waited, Ordering::Relaxed);
         }
     }
 }
@@ -152,30 +178,18 @@ struct Waiting {
 
 impl Waiting {
     fn enter(stats: Arc<MailboxStats>) -> Self {
-        let depth = stats.depth.fetch_add(1, Ordering::Relaxed) + 1;
-        raise(&stats.max_depth, depth);
+        stats.enter();
         Self { stats, since: Instant::now(), handled: false }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.stats.depth.fetch_sub(1, Ordering::Relaxed);
         if self.handled {
-            let waited = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.stats.handled.fetch_add(1, Ordering::Relaxed);
-            self.stats.waited_ns.fetch_add(waited, Ordering::Relaxed);
-            raise(&self.stats.longest_wait_ns, waited);
+            self.stats.leave(self.since.elapsed());
         } else {
             self.stats.lost.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// `fetch_max` that writes only when it must: the usual case is a plain read.
-fn raise(maximum: &AtomicU64, value: u64) {
-    if value > maximum.load(Ordering::Relaxed) {
-        maximum.fetch_max(value, Ordering::Relaxed);
     }
 }
 
@@ -234,10 +248,34 @@ impl Table {
     }
 }
 
-fn read(shard: &Shard) -> std::sync::RwLockReadGuard<'_, HashMap<ActorId, Arc<MailboxStats>>> {
+/// Actor ids are small numbers that ractor counts up, nobody's choice: the default hasher's defence is wasted on them.
+#[derive(Default)]
+struct PidHasher(u64);
+
+impl Hasher for PidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    // The derived `Hash` of an enum writes its discriminant by this.
+    fn write_isize(&mut self, n: isize) {
+        self.write_u64(n as u64);
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        // Fibonacci hashing (Knuth): spreads consecutive numbers over the high bits, which the map uses too.
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+fn read(shard: &Shard) -> std::sync::RwLockReadGuard<'_, Entries> {
     shard.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write(shard: &Shard) -> std::sync::RwLockWriteGuard<'_, HashMap<ActorId, Arc<MailboxStats>>> {
+fn write(shard: &Shard) -> std::sync::RwLockWriteGuard<'_, Entries> {
     shard.write().unwrap_or_else(PoisonError::into_inner)
 }
