@@ -64,7 +64,9 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
     check_supported(spec, &weights)?;
 
     let kv_bytes_per_token = kv_bytes_per_token(spec, &header);
-    let plan = plan::plan(spec, kv_bytes_per_token, available_memory(spec));
+    let available = available_memory(spec);
+    let plan = plan::plan(spec, kv_bytes_per_token, available);
+    plan::check_memory(&plan, kv_bytes_per_token, available)?;
     report(spec, &plan, &weights, kv_bytes_per_token);
     let n_threads = if spec.n_threads == 0 { hardware::usable_cores() } else { spec.n_threads };
     let mut context = Context::new(spec, &plan, n_threads, Arc::clone(&weights))?;

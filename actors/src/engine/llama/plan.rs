@@ -84,6 +84,21 @@ pub(super) fn plan(spec: &LlamaSpec, kv_bytes_per_token: u64, available: Option<
     }
 }
 
+/// Checks that the KV can be had at all: the system would grant it, and end the process when it is written to.
+///
+/// # Errors
+/// `Context` with both sizes.
+pub(super) fn check_memory(plan: &Plan, kv_bytes_per_token: u64, available: Option<u64>) -> Result<(), LoadError> {
+    let needed = u64::from(plan.n_ctx).saturating_mul(kv_bytes_per_token);
+    match available {
+        Some(available) if needed > available => {
+            let reason = format!("its KV takes {} MiB, {} MiB of memory are available", needed >> 20, available >> 20);
+            Err(LoadError::Context { n_ctx: plan.n_ctx, n_seq_max: plan.n_seq_max, reason })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Cells whose KV takes half of the memory at most.
 fn affordable(kv_bytes_per_token: u64, available: Option<u64>) -> u32 {
     let cells = available.and_then(|bytes| (bytes / 2).checked_div(kv_bytes_per_token));
