@@ -405,7 +405,12 @@ fn scratch(name: &str, bytes: &[u8]) -> PathBuf {
 #[test]
 fn a_file_that_is_no_whole_model_is_named_with_its_fault() {
     let whole = fs::read(model_path()).expect("the test model");
-    let wrong = |name: &str, bytes: &[u8]| load_error(&LlamaSpec { path: scratch(name, bytes), ..spec() });
+    let wrong = |name: &str, bytes: &[u8]| {
+        let path = scratch(name, bytes);
+        let error = load_error(&LlamaSpec { path: path.clone(), ..spec() });
+        fs::remove_file(path).expect("our own file");
+        error
+    };
     assert!(wrong("garbage.gguf", &[0xA5; 4096]).contains("not a GGUF file"));
     assert!(wrong("empty.gguf", &[]).contains("not a GGUF file"));
     let cut = wrong("cut.gguf", &whole[..whole.len() - 1000]);
@@ -423,7 +428,8 @@ fn what_llama_refuses_is_told_in_its_words() {
     assert_eq!(&bytes[at..at + 5], b"llama");
     bytes[at..at + 5].copy_from_slice(b"nope!");
     let path = scratch("architecture.gguf", &bytes);
-    let error = load_error(&LlamaSpec { path, ..spec() });
+    let error = load_error(&LlamaSpec { path: path.clone(), ..spec() });
+    fs::remove_file(path).expect("our own file");
     assert!(error.contains("unknown model architecture: 'nope!'"), "{error}");
 }
 
