@@ -2,14 +2,20 @@
 
 #![cfg(feature = "llama")]
 
+#[path = "llama/loading.rs"]
+mod loading;
+#[path = "llama/tiny.rs"]
+mod tiny;
+#[path = "llama/vocabulary.rs"]
+mod vocabulary;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use cllm_actors::engine::batch::{Batch, Row};
-use cllm_actors::engine::llama::{LlamaEngine, LoadError, load};
+use cllm_actors::engine::llama::{LlamaEngine, load};
 use cllm_actors::engine::model::{ControlTokens, DecodeError, Model, Vocabulary};
-use cllm_actors::engine::protocol::{AddSpecial, MemoryKind, SequenceId, TextPart, Token, Trust};
+use cllm_actors::engine::protocol::{AddSpecial, SequenceId, TextPart, Token, Trust};
 use cllm_actors::engine::spec::{KvType, LlamaSpec};
 
 const PROMPT: &str = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n";
@@ -23,6 +29,7 @@ fn model_path() -> PathBuf {
     path
 }
 
+/// One compute thread: several wait for each other at every step of a graph, and tests share their cores with others.
 fn spec() -> LlamaSpec {
     LlamaSpec {
         n_ctx: Some(1024),
@@ -30,6 +37,7 @@ fn spec() -> LlamaSpec {
         running: 4,
         retained: 4,
         n_batch: 64,
+        n_threads: 1,
         ..LlamaSpec::new(model_path())
     }
 }
@@ -242,113 +250,6 @@ fn only_output_rows_have_logits() {
 }
 
 #[test]
-fn any_text_comes_back_from_its_tokens() {
-    let engine = engine();
-    let vocabulary = engine.vocabulary();
-    for original in
-        ["", "Hello, world!", "你好，世界。今天天气很好", "👩‍👩‍👧‍👦🏳️‍🌈🎉", " \n\t leading", "nul \0 inside", "Ελληνικά עברית"]
-    {
-        for trust in [Trust::Template, Trust::User] {
-            let tokens = vocabulary.tokenize(&[part(trust, original)], AddSpecial::Never).expect("short text");
-            assert_eq!(text(&*vocabulary, &tokens, ControlTokens::Hide), original);
-        }
-    }
-}
-
-#[test]
-fn special_tokens_in_a_users_text_stay_text() {
-    let engine = engine();
-    let vocabulary = engine.vocabulary();
-    let start = tokenize(&*vocabulary, "<|im_start|>");
-    assert_eq!(start.len(), 1);
-    let parts = [
-        part(Trust::Template, "<|im_start|>user\n"),
-        part(Trust::User, "what is <|im_start|>?"),
-        part(Trust::Template, "<|im_end|>\n"),
-    ];
-    let tokens = vocabulary.tokenize(&parts, AddSpecial::Never).expect("short text");
-    assert_eq!(tokens.iter().filter(|token| **token == start[0]).count(), 1);
-    let shown = text(&*vocabulary, &tokens, ControlTokens::Show);
-    assert_eq!(shown, "<|im_start|>user\nwhat is <|im_start|>?<|im_end|>\n");
-    assert!(engine.info().control_tokens.iter().any(|text| text == "<|im_start|>"));
-}
-
-#[test]
-fn parts_give_the_tokens_of_the_whole() {
-    let engine = engine();
-    let vocabulary = engine.vocabulary();
-    let parts = [
-        part(Trust::Template, "<|im_start|>user\nunbe"),
-        part(Trust::User, "liev"),
-        part(Trust::Template, "able<|im_end|>"),
-    ];
-    let tokens = vocabulary.tokenize(&parts, AddSpecial::Never).expect("short text");
-    assert_eq!(tokens, tokenize(&*vocabulary, "<|im_start|>user\nunbelievable<|im_end|>"));
-}
-
-#[test]
-fn control_tokens_are_hidden_unless_shown() {
-    let engine = engine();
-    let vocabulary = engine.vocabulary();
-    let tokens = tokenize(&*vocabulary, "a<|im_end|>");
-    assert_eq!(text(&*vocabulary, &tokens, ControlTokens::Hide), "a");
-    assert_eq!(text(&*vocabulary, &tokens, ControlTokens::Show), "a<|im_end|>");
-    assert!(vocabulary.is_end(*tokens.last().expect("two tokens")));
-    assert!(!vocabulary.is_end(tokens[0]));
-}
-
-#[test]
-fn the_beginning_token_is_never_doubled() {
-    let engine = engine();
-    let vocabulary = engine.vocabulary();
-    let count = |text: &str| {
-        let tokens = vocabulary.tokenize(&[part(Trust::Template, text)], AddSpecial::Model).expect("short text");
-        tokens.iter().filter(|token| Some(**token) == engine.info().bos).count()
-    };
-    let bos = engine.info().bos_text.clone().expect("the model has one");
-    assert_eq!(count(&format!("{bos}hello")), 1);
-    assert_eq!(count("hello"), usize::from(engine.info().add_bos));
-}
-
-#[test]
-fn a_very_long_word_is_refused_and_long_text_is_not() {
-    let vocabulary: Arc<dyn Vocabulary> = engine().vocabulary();
-    let error =
-        vocabulary.tokenize(&[part(Trust::User, &"a".repeat(200_000))], AddSpecial::Never).expect_err("one word");
-    assert!(error.contains("letters"), "{error}");
-    // The stack of the vocabulary thread.
-    let stack = std::thread::Builder::new().stack_size(64 << 20);
-    let longest = move || {
-        let texts =
-            ["a".repeat(100_000), " ".repeat(100_000), "a1".repeat(100_000), "語".repeat(33_000), "!?".repeat(50_000)];
-        texts.map(|text| {
-            vocabulary.tokenize(&[part(Trust::Template, &text)], AddSpecial::Never).map(|tokens| !tokens.is_empty())
-        })
-    };
-    let done = stack.spawn(longest).expect("a thread").join().expect("no panic");
-    assert_eq!(done, [const { Ok(true) }; 5]);
-}
-
-#[test]
-fn the_model_describes_itself() {
-    let engine = engine();
-    let info = engine.info();
-    assert_eq!((info.architecture.as_str(), info.n_vocab, info.n_layer), ("llama", 49_152, 30));
-    assert_eq!((info.n_ctx, info.n_ctx_seq, info.n_seq_max, info.n_batch), (1024, 512, 8, 64));
-    // 30 layers, 3 heads of 64 elements, K and V, two bytes each.
-    assert_eq!(info.kv_bytes_per_token, 30 * 3 * 64 * 2 * 2);
-    assert_eq!(info.memory, MemoryKind::Attention);
-    assert!(info.chat_template.is_some());
-    assert!(info.system.contains("CPU"), "{}", info.system);
-    assert!(
-        info.metadata.iter().any(|(key, value)| key == "general.file_type" && value == "Q4_1"),
-        "{:?}",
-        info.metadata
-    );
-    assert!(!info.end_tokens.is_empty());
-}
-
-#[test]
 fn quantized_kv_computes() {
     let spec = LlamaSpec { type_k: KvType::Q8_0, type_v: KvType::Q8_0, ..spec() };
     let mut engine = load(&spec, |_| true).expect("loads");
@@ -358,27 +259,13 @@ fn quantized_kv_computes() {
 }
 
 #[test]
-fn loading_reports_progress_and_can_be_cancelled() {
-    let mut seen = Vec::new();
-    load(&spec(), |progress| {
-        seen.push(progress);
-        true
-    })
-    .expect("loads");
-    assert!(seen.is_sorted() && seen.last() == Some(&1.0), "{seen:?}");
-    assert!(matches!(load(&spec(), |_| false), Err(LoadError::Cancelled)));
-}
-
-#[test]
-#[should_panic(expected = "from the callback")]
-fn a_panic_of_the_progress_callback_passes_through() {
-    let _ = load(&spec(), |_| panic!("from the callback"));
-}
-
-fn load_error(spec: &LlamaSpec) -> String {
-    let error = load(spec, |_| true).map(|_| ()).expect_err("a bad model").to_string();
-    assert!(!error.contains('\n'), "{error}");
-    error
+fn several_compute_threads_give_the_same_token() {
+    let first = |n_threads| {
+        let mut engine = load(&LlamaSpec { n_threads, ..spec() }, |_| true).expect("loads");
+        let tokens = tokenize(&*engine.vocabulary(), "The capital of France is");
+        greedy(&mut engine, &mut Sequence::new(0, &tokens), 64, 1)
+    };
+    assert_eq!(first(2), first(1));
 }
 
 /// A file in a folder of the test's own.
@@ -388,52 +275,4 @@ fn scratch(name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder.join(name);
     fs::write(&path, bytes).expect("a file");
     path
-}
-
-#[test]
-fn a_file_that_is_no_whole_model_is_named_with_its_fault() {
-    let whole = fs::read(model_path()).expect("the test model");
-    let wrong = |name: &str, bytes: &[u8]| load_error(&LlamaSpec { path: scratch(name, bytes), ..spec() });
-    assert!(wrong("garbage.gguf", &[0xA5; 4096]).contains("not a GGUF file"));
-    assert!(wrong("empty.gguf", &[]).contains("not a GGUF file"));
-    let cut = wrong("cut.gguf", &whole[..whole.len() - 1000]);
-    assert!(cut.contains("cut.gguf") && cut.contains("truncated"), "{cut}");
-    assert!(wrong("head.gguf", &whole[..5000]).contains("truncated"));
-    let missing = load_error(&LlamaSpec { path: "/nonexistent.gguf".into(), ..spec() });
-    assert!(missing.contains("/nonexistent.gguf") && missing.contains("No such file"), "{missing}");
-}
-
-#[test]
-fn what_llama_refuses_is_told_in_its_words() {
-    let mut bytes = fs::read(model_path()).expect("the test model");
-    let value = b"general.architecture".len() + 12;
-    let at = bytes.windows(20).position(|window| window == b"general.architecture").expect("the key") + value;
-    assert_eq!(&bytes[at..at + 5], b"llama");
-    bytes[at..at + 5].copy_from_slice(b"nope!");
-    let path = scratch("architecture.gguf", &bytes);
-    let error = load_error(&LlamaSpec { path, ..spec() });
-    assert!(error.contains("unknown model architecture: 'nope!'"), "{error}");
-}
-
-#[test]
-fn bad_parameters_are_refused_before_loading() {
-    let error = load_error(&LlamaSpec { devices: vec!["CUDA7".to_owned()], ..spec() });
-    assert!(error.contains("CUDA7"), "{error}");
-    let error = load_error(&LlamaSpec { tensor_split: vec![1.0; 1000], ..spec() });
-    assert!(error.contains("tensor_split"), "{error}");
-    let error = load_error(&LlamaSpec { n_batch: 2, ..spec() });
-    assert!(error.contains("n_batch"), "{error}");
-}
-
-#[test]
-fn a_context_that_does_not_fit_is_an_error() {
-    let spec = LlamaSpec { n_ctx: Some(1 << 31), ..spec() };
-    let error = load_error(&spec);
-    assert!(error.contains("cannot create a context"), "{error}");
-}
-
-#[test]
-fn layers_for_a_missing_gpu_stay_on_the_cpu() {
-    let mut engine = load(&LlamaSpec { n_gpu_layers: 10, ..spec() }, |_| true).expect("loads");
-    assert!(!greedy_from_scratch(&mut engine, PROMPT, 64).is_empty());
 }

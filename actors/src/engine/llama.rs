@@ -34,6 +34,7 @@ pub use gguf::GgufError;
 
 use context::Context;
 use gguf::Header;
+use info::Loaded;
 use plan::{KvSide, Plan};
 use vocabulary::LlamaVocabulary;
 use weights::Weights;
@@ -60,12 +61,15 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
     backend::init();
     let header = inspect(spec)?;
     warn_without_gpu(spec);
+    // Asked before the weights are read: afterwards, pages of the file count as free although they are needed.
+    let free = hardware::available_memory();
     let weights = Arc::new(Weights::load(spec, &mut progress)?);
     check_supported(spec, &weights)?;
 
-    let kv_bytes_per_token = kv_bytes_per_token(spec, &header);
-    let plan = plan::plan(spec, kv_bytes_per_token, available_memory(spec));
-    report(spec, &plan, &weights, kv_bytes_per_token);
+    let available = memory_for_kv(spec, free, &weights);
+    let plan = plan::plan(spec, kv_bytes_per_token(spec, &header), available);
+    plan::check_memory(&plan, available)?;
+    report(spec, &plan, &weights);
     let n_threads = if spec.n_threads == 0 { hardware::usable_cores() } else { spec.n_threads };
     let mut context = Context::new(spec, &plan, n_threads, Arc::clone(&weights))?;
     if !context.is_causal() {
@@ -75,8 +79,9 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
 
     let vocabulary = LlamaVocabulary::new(Arc::clone(&weights))
         .map_err(|reason| LoadError::Model { path: spec.path.clone(), reason })?;
-    let info = info::info(&spec.path, &plan, kv_bytes_per_token, &weights, &context, &vocabulary);
-    Ok(LlamaEngine { info, vocabulary: Arc::new(vocabulary), context })
+    let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
+    let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };
+    Ok(LlamaEngine { info: info::info(&loaded), vocabulary, context })
 }
 
 impl Model for LlamaEngine {
@@ -147,22 +152,27 @@ fn kv_bytes_per_token(spec: &LlamaSpec, header: &Header) -> u64 {
     })
 }
 
-/// Memory that KV may take: the GPUs' when layers lie there, else the machine's.
-fn available_memory(spec: &LlamaSpec) -> Option<u64> {
+/// Memory that KV may take: the GPUs' when layers lie there, else what the weights leave of the machine's `free` memory.
+fn memory_for_kv(spec: &LlamaSpec, free: Option<u64>, weights: &Weights) -> Option<u64> {
     let gpus: Vec<_> = backend::devices().into_iter().filter(|device| device.on_gpu).collect();
     if spec.n_gpu_layers == 0 || gpus.is_empty() {
-        return hardware::available_memory();
+        // SAFETY: the model is alive.
+        let size = unsafe { sys::llama_model_size(weights.as_ptr()) };
+        return free.map(|free| free.saturating_sub(size));
     }
-    let used = |device: &&backend::Device| spec.devices.is_empty() || spec.devices.contains(&device.name);
+    let used = |device: &&backend::Device| {
+        spec.devices.is_empty() || spec.devices.iter().any(|name| device.name.eq_ignore_ascii_case(name))
+    };
     Some(gpus.iter().filter(used).map(backend::Device::free_bytes).sum())
 }
 
 /// Says what an operator would not expect.
-fn report(spec: &LlamaSpec, plan: &Plan, weights: &Weights, kv_bytes_per_token: u64) {
+fn report(spec: &LlamaSpec, plan: &Plan, weights: &Weights) {
     // SAFETY: the model is alive.
     let n_ctx_train = unsafe { sys::llama_model_n_ctx_train(weights.as_ptr()) }.unsigned_abs();
     let wanted = spec.max_context_length.saturating_mul(spec.running);
     if spec.n_ctx.is_none() && plan.n_ctx < wanted {
+        let kv_bytes_per_token = plan.kv_bytes_per_token;
         tracing::warn!(n_ctx = plan.n_ctx, wanted, kv_bytes_per_token, "n_ctx lowered to what memory allows");
     }
     if plan.n_ctx_seq < spec.max_context_length {

@@ -59,7 +59,7 @@ impl Context {
             unsafe { (sys::llama_vocab_n_tokens(weights.vocab()), sys::llama_n_batch(ctx.as_ptr())) };
         let threads = Threads::attach(ctx, n_threads);
         let memory = memory_kind(ctx, &weights);
-        let rows = Rows::new(n_batch);
+        let rows = Rows::new(n_batch, plan.n_seq_max);
         let n_vocab = n_vocab.unsigned_abs();
         Ok(Self { ctx, rows, memory, n_vocab, n_seq_max: plan.n_seq_max, _threads: threads, _weights: weights })
     }
@@ -91,7 +91,8 @@ impl Context {
         if batch.is_empty() {
             return Ok(());
         }
-        let batch = self.rows.fill(batch, self.n_vocab, self.n_seq_max).map_err(DecodeError::Failed)?;
+        let ctx = self.ctx;
+        let batch = self.rows.fill(batch, self.n_vocab, |id| len(ctx, id)).map_err(DecodeError::Failed)?;
         log::forget_errors();
         // SAFETY: the context is alive and this thread's; `fill` has checked tokens, sequences and length.
         match unsafe { shim::decode(self.ctx.as_ptr(), &batch) } {
@@ -144,7 +145,7 @@ impl Context {
             return false;
         }
         self.wipe(target);
-        let len = self.len(source);
+        let len = len(self.ctx, source);
         let possible = match self.memory {
             MemoryKind::Attention => tokens <= len,
             // A state is the sum of all its tokens: there is no state of fewer.
@@ -176,7 +177,8 @@ impl Context {
 
     /// Whether the sequence has exactly its first `tokens` tokens.
     fn holds(&self, id: i32, tokens: u32) -> bool {
-        self.len(id) == tokens && (tokens == 0 || self.memory == MemoryKind::Recurrent || self.first(id) == Some(0))
+        len(self.ctx, id) == tokens
+            && (tokens == 0 || self.memory == MemoryKind::Recurrent || self.first(id) == Some(0))
     }
 
     fn first(&self, id: i32) -> Option<i32> {
@@ -184,22 +186,27 @@ impl Context {
         self.handle().map(|memory| unsafe { sys::llama_memory_seq_pos_min(memory, id) })
     }
 
-    /// Tokens of a sequence.
-    fn len(&self, id: i32) -> u32 {
-        // SAFETY: the memory belongs to the live context and the id is in range.
-        let last = self.handle().map_or(-1, |memory| unsafe { sys::llama_memory_seq_pos_max(memory, id) });
-        u32::try_from(last + 1).unwrap_or(0)
-    }
-
     fn checked(&self, sequence: SequenceId) -> Option<i32> {
         (sequence < self.n_seq_max).then(|| i32::try_from(sequence).ok()).flatten()
     }
 
     fn handle(&self) -> Option<sys::llama_memory_t> {
-        // SAFETY: the context is alive.
-        let memory = unsafe { sys::llama_get_memory(self.ctx.as_ptr()) };
-        (!memory.is_null()).then_some(memory)
+        handle(self.ctx)
     }
+}
+
+/// The memory of a live context, if its model has any.
+fn handle(ctx: NonNull<sys::llama_context>) -> Option<sys::llama_memory_t> {
+    // SAFETY: the callers' contexts are alive.
+    let memory = unsafe { sys::llama_get_memory(ctx.as_ptr()) };
+    (!memory.is_null()).then_some(memory)
+}
+
+/// Tokens of a sequence whose id is in range.
+fn len(ctx: NonNull<sys::llama_context>, id: i32) -> u32 {
+    // SAFETY: the memory belongs to a live context and the id is in range.
+    let last = handle(ctx).map_or(-1, |memory| unsafe { sys::llama_memory_seq_pos_max(memory, id) });
+    u32::try_from(last + 1).unwrap_or(0)
 }
 
 fn memory_kind(ctx: NonNull<sys::llama_context>, weights: &Weights) -> MemoryKind {

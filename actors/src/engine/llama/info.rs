@@ -12,15 +12,18 @@ use super::plan::Plan;
 use super::vocabulary::LlamaVocabulary;
 use super::weights::Weights;
 
+/// What a load has made.
+pub(super) struct Loaded<'a> {
+    pub(super) path: &'a Path,
+    pub(super) plan: &'a Plan,
+    pub(super) weights: &'a Weights,
+    pub(super) context: &'a Context,
+    pub(super) vocabulary: &'a LlamaVocabulary,
+}
+
 /// Collects the facts.
-pub(super) fn info(
-    path: &Path,
-    plan: &Plan,
-    kv_bytes_per_token: u64,
-    weights: &Weights,
-    context: &Context,
-    vocabulary: &LlamaVocabulary,
-) -> ModelInfo {
+pub(super) fn info(loaded: &Loaded<'_>) -> ModelInfo {
+    let Loaded { path, plan, weights, context, vocabulary } = *loaded;
     let model = weights.as_ptr();
     let metadata = weights.metadata();
     let value = |key: &str| metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
@@ -62,7 +65,7 @@ pub(super) fn info(
         n_layer: count(n_layer),
         n_head: count(n_head),
         n_head_kv: count(n_head_kv),
-        kv_bytes_per_token,
+        kv_bytes_per_token: plan.kv_bytes_per_token,
         memory: context.memory(),
         system: backend::system(),
         metadata: shown(metadata, weights),

@@ -19,6 +19,7 @@ pub(super) struct Plan {
     pub(super) n_batch: u32,
     pub(super) n_ubatch: u32,
     pub(super) n_seq_max: u32,
+    pub(super) kv_bytes_per_token: u64,
 }
 
 /// Checks every parameter that can be judged without the model.
@@ -81,6 +82,22 @@ pub(super) fn plan(spec: &LlamaSpec, kv_bytes_per_token: u64, available: Option<
         n_batch,
         n_ubatch: spec.n_ubatch.min(n_batch),
         n_seq_max: spec.running + spec.retained,
+        kv_bytes_per_token,
+    }
+}
+
+/// Checks that the KV can be had at all: the system would grant it, and end the process when it is written to.
+///
+/// # Errors
+/// `Context` with both sizes.
+pub(super) fn check_memory(plan: &Plan, available: Option<u64>) -> Result<(), LoadError> {
+    let needed = u64::from(plan.n_ctx).saturating_mul(plan.kv_bytes_per_token);
+    match available {
+        Some(available) if needed > available => {
+            let reason = format!("its KV takes {} MiB, {} MiB of memory are available", needed >> 20, available >> 20);
+            Err(LoadError::Context { n_ctx: plan.n_ctx, n_seq_max: plan.n_seq_max, reason })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -221,7 +221,7 @@ fn flags(vocab: *const sys::llama_vocab, token: Token) -> u8 {
     let hidden = attributes(vocab, token) & (sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN) != 0;
     // SAFETY: the caller's weights keep the vocabulary alive, and the token is in range.
     let end = unsafe { sys::llama_vocab_is_eog(vocab, token) };
-    u8::from(hidden) * HIDDEN | u8::from(end) * END
+    (u8::from(hidden) * HIDDEN) | (u8::from(end) * END)
 }
 
 fn attributes(vocab: *const sys::llama_vocab, token: Token) -> sys::llama_token_attr {

@@ -52,3 +52,12 @@ fn what_llama_would_abort_on_is_refused_with_its_name() {
     }
     check(&spec()).expect("the defaults are good");
 }
+
+#[test]
+fn a_context_larger_than_the_memory_is_refused_with_both_sizes() {
+    let plan = plan(&LlamaSpec { n_ctx: Some(2048), ..spec() }, 1 << 20, Some(1 << 30));
+    let error = check_memory(&plan, Some(1 << 30)).expect_err("too much").to_string();
+    assert!(error.contains("2048 MiB") && error.contains("1024 MiB"), "{error}");
+    check_memory(&plan, Some(2 << 30)).expect("just fits");
+    check_memory(&plan, None).expect("nobody knows");
+}
