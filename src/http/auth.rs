@@ -1,0 +1,84 @@
+//! API keys: kept as hashes, compared in constant time, named in logs by a short form of the hash.
+
+use std::sync::Arc;
+
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use crate::http::error::ApiError;
+
+/// The header that clients of other APIs send their key in.
+const X_API_KEY: &str = "x-api-key";
+
+/// Bytes of the hash that name a key.
+const SHORT_BYTES: usize = 4;
+
+/// Who a request is from: the first 8 hex digits of the key's hash. Safe to log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tenant(Arc<str>);
+
+impl Tenant {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The keys that open this server. With none it is open to everybody.
+#[derive(Debug, Clone, Default)]
+pub struct KeyRing {
+    hashes: Arc<[[u8; blake3::OUT_LEN]]>,
+}
+
+impl KeyRing {
+    /// Hashes the keys; the keys themselves are not kept.
+    pub fn of_keys<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self { hashes: keys.into_iter().map(|key| *blake3::hash(key.as_ref().as_bytes()).as_bytes()).collect() }
+    }
+
+    /// Whether any key is configured.
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Finds out who asks. `None`: no keys are configured.
+    ///
+    /// # Errors
+    /// 401 without a key or with one that is unknown.
+    pub fn check(&self, headers: &HeaderMap) -> Result<Option<Tenant>, ApiError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let key = presented_key(headers).ok_or_else(ApiError::unauthorized)?;
+        let index = self.find(key).ok_or_else(ApiError::unauthorized)?;
+        let short = &blake3::Hash::from_bytes(self.hashes[index]).to_hex()[..2 * SHORT_BYTES];
+        Ok(Some(Tenant(Arc::from(short))))
+    }
+
+    /// Looks at every hash, so that the time does not tell which one was near.
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        let hash = blake3::hash(key);
+        let mut found = Choice::from(0);
+        let mut index = 0_u64;
+        for (at, known) in self.hashes.iter().enumerate() {
+            let equal = known.ct_eq(hash.as_bytes());
+            index.conditional_assign(&(at as u64), equal);
+            found |= equal;
+        }
+        bool::from(found).then_some(index as usize)
+    }
+}
+
+fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
+    bearer.or_else(|| headers.get(X_API_KEY).map(|value| value.as_bytes().trim_ascii()))
+}
+
+fn bearer_token(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Probes, answered from the state of the actor tree and never by asking an actor.
+//!
+//! `/livez`: the process answers. `/readyz`: requests are served at once; while the engine restarts they only wait, but
+//! a balancer with another server to choose should choose it. `/health` is `/readyz` behind a key.
+
+use cllm_actors::system::Status;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use warp::reply::Response;
+
+use crate::http::route::Route;
+
+/// The probes' routes.
+pub fn routes(status: watch::Receiver<Status>) -> Vec<Route> {
+    let ready = move || {
+        let status = status.clone();
+        move |_| {
+            let (code, body) = readiness(&status.borrow());
+            async move { Ok(reply(code, &body)) }
+        }
+    };
+    vec![
+        Route::get("/livez", |_| async { Ok(reply(StatusCode::OK, &json!({ "status": "ok" }))) }).probe(),
+        Route::get("/readyz", ready()).probe(),
+        Route::get("/health", ready()),
+    ]
+}
+
+fn readiness(status: &Status) -> (StatusCode, Value) {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match status {
+        Status::Ready => (StatusCode::OK, json!({ "status": "ok" })),
+        Status::Restarting { cause } => (unavailable, json!({ "status": "restarting", "cause": cause })),
+        Status::Loading { progress } => (unavailable, json!({ "status": "loading", "progress": progress })),
+        Status::Held { cause, retry_after } => {
+            let body = json!({ "status": "engine_down", "cause": cause, "retry_after_s": retry_after.as_secs() });
+            (unavailable, body)
+        }
+        Status::Draining => (unavailable, json!({ "status": "shutting_down" })),
+    }
+}
+
+fn reply(code: StatusCode, body: &Value) -> Response {
+    let mut response = Response::new(body.to_string().into());
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,155 @@
+//! The `http` actor: accepts connections.
+//!
+//! Supervised by the root. Nobody sends it anything but itself, its supervisor and the code that stops the server. When
+//! it dies accepting pauses until it is restarted: the listening socket and all open connections are outside of it, and
+//! what arrives meanwhile waits in the kernel's backlog. It stops by dropping its accept loop.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use ractor::{ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::http::connection::Connections;
+use crate::http::envelope::Envelope;
+
+/// Pause after the process ran out of file descriptors or buffers, in the hope that connections close meanwhile.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The address of the actor.
+pub type HttpServerRef = ActorRef<HttpServerMsg>;
+
+/// Messages of [`HttpServer`].
+#[derive(Debug)]
+pub enum HttpServerMsg {
+    /// The accept loop ended; sent by the actor to itself, which then fails on purpose.
+    AcceptFailed {
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl ractor::Message for HttpServerMsg {}
+
+/// What the actor starts with; the same for every incarnation.
+#[derive(Clone)]
+pub struct HttpServerArgs {
+    /// The listening socket.
+    pub listener: Arc<TcpListener>,
+    /// Where connections live.
+    pub connections: Arc<Connections>,
+    /// What answers them.
+    pub envelope: Envelope,
+}
+
+/// Owns the accept loop.
+#[derive(Debug)]
+pub struct HttpServerState {
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for HttpServerState {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct HttpServer;
+
+impl HttpServer {
+    /// Starts the actor as a child of `supervisor`.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub async fn start(
+        name: String,
+        args: HttpServerArgs,
+        supervisor: ActorCell,
+    ) -> Result<(HttpServerRef, JoinHandle<()>), SpawnErr> {
+        ractor::Actor::spawn_linked(Some(name), Self, args, supervisor).await
+    }
+}
+
+#[ractor::actor(message = HttpServerMsg, state = HttpServerState, arguments = HttpServerArgs)]
+impl HttpServer {
+    async fn pre_start(
+        &self,
+        myself: HttpServerRef,
+        args: HttpServerArgs,
+    ) -> Result<HttpServerState, ActorProcessingErr> {
+        let accepting = tokio::spawn(async move {
+            let failure = AssertUnwindSafe(accept_until_failure(&args)).catch_unwind().await;
+            let error = failure.unwrap_or_else(|_| io::Error::other("the accept loop panicked"));
+            // An actor that is gone needs no telling.
+            let _ = myself.cast(HttpServerMsg::AcceptFailed { error });
+        });
+        Ok(HttpServerState { accepting })
+    }
+
+    async fn handle(
+        &self,
+        _myself: HttpServerRef,
+        message: HttpServerMsg,
+        _state: &mut HttpServerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            HttpServerMsg::AcceptFailed { error } => Err(error.into()),
+        }
+    }
+}
+
+async fn accept_until_failure(args: &HttpServerArgs) -> io::Error {
+    loop {
+        match args.listener.accept().await {
+            Ok((socket, _)) => {
+                let slot = args.connections.slot().await;
+                args.connections.serve(socket, slot, args.envelope.clone());
+            }
+            Err(error) => match AcceptError::of(&error) {
+                AcceptError::Connection => tracing::debug!(%error, "connection lost while it was accepted"),
+                AcceptError::Exhausted => {
+                    tracing::warn!(%error, "no connection can be accepted");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                AcceptError::Listener => return error,
+            },
+        }
+    }
+}
+
+/// Whose fault a failed `accept` is.
+#[derive(Debug, PartialEq, Eq)]
+enum AcceptError {
+    /// That connection's.
+    Connection,
+    /// The process ran out of something.
+    Exhausted,
+    /// The listening socket's.
+    Listener,
+}
+
+impl AcceptError {
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, OutOfMemory};
+        match error.kind() {
+            ConnectionAborted | ConnectionRefused | ConnectionReset => Self::Connection,
+            OutOfMemory => Self::Exhausted,
+            _ if matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS)) => Self::Exhausted,
+            _ => Self::Listener,
+        }
+    }
+}
+
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+/// Linux; elsewhere the number differs and the actor is restarted instead of pausing.
+const ENOBUFS: i32 = 105;
+
+#[cfg(test)]
+mod tests;

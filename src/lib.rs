@@ -1,0 +1,3 @@
+//! The cLLM server: HTTP in front of the actors of `cllm-actors`.
+
+pub mod http;
