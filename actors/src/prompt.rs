@@ -1,6 +1,40 @@
-//! stub
+//! The chat template: messages in, text parts for the tokenizer out. Rendered in Rust; no engine is asked.
+//!
+//! Templates are written for Hugging Face `transformers` (Jinja2 in Python); [`environment`] gives them what they
+//! expect there. [`messages`] brings what clients send into the one form that templates understand, [`context`] hands it
+//! to the template, and [`guard`] sees to it that a user's text is never read as a special token.
+//!
+//! # Whose text is it?
+//! The tokenizer turns the text `<|im_end|>` into the control token when a template writes it, and must not when a user
+//! does. So the text is rendered twice: as it is, and with the telling characters (`<`, `|`, ...) of everything that
+//! came from outside replaced by stand-ins of the same length. Where the two differ, a user wrote the character. Where
+//! a control text holds such a character it is forged, and the stretch between the real control tokens around it
+//! becomes a [`Trust::User`](crate::engine::protocol::Trust::User) part. Parts are cut at nothing else, for two reasons: a
+//! tokenizer that sees `user\n` and `\nhello` apart gives other tokens than for `user\n\nhello`, the text that the model
+//! was trained on; and at a control token's edge it cuts anyway.
+
+mod clock;
+mod context;
+mod dialect;
+mod environment;
+mod guard;
+mod json;
+mod literals;
+mod messages;
+mod methods;
+mod parts;
+
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::engine::protocol::TextPart;
+use context::{Inputs, SpecialTexts};
+use dialect::Dialect;
+use guard::{Guard, Scope};
+
+pub use messages::{MessageError, ROLES, normalize_messages};
 
 /// A conversation to be laid out by the model's chat template.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,3 +48,113 @@ pub struct ChatPrompt {
     /// Further variables of the template (`chat_template_kwargs`).
     pub variables: Map<String, Value>,
 }
+
+/// Why a template gave no text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The template itself is broken: the operator's matter.
+    #[error("the chat template is invalid: {message}")]
+    Invalid {
+        /// What is wrong, with the line.
+        message: String,
+    },
+    /// The template refuses these messages, or fails on them: the client's matter.
+    #[error("{message}")]
+    Rejected {
+        /// What the template says, or what was wrong.
+        message: String,
+    },
+}
+
+/// The layout for models without a template: a transcript in plain text, each turn `Role: text` and a blank line.
+///
+/// Such models are base models. They know no turn tokens, so that the texts of ChatML would be noise to them, but they
+/// have read transcripts.
+pub const FALLBACK_TEMPLATE: &str = "{% for message in messages %}{{ message.role | capitalize }}: \
+     {{ message.content }}\n\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
+
+/// A compiled chat template with the facts of its model. Immutable; share it in an `Arc`.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: minijinja::Environment<'static>,
+    dialect: Dialect,
+    guard: Guard,
+    specials: SpecialTexts,
+}
+
+impl ChatTemplate {
+    /// Compiles a template and finds out, by rendering small conversations, which form of content it expects.
+    ///
+    /// `source` is the Jinja text; `None` takes [`FALLBACK_TEMPLATE`]. `bos_text` and `eos_text` become the variables
+    /// `bos_token` and `eos_token`. `control_texts` are the texts of the tokens that a user's text must not become.
+    ///
+    /// # Errors
+    /// [`TemplateError::Invalid`] if the template does not parse.
+    pub fn compile(
+        source: Option<&str>,
+        bos_text: Option<&str>,
+        eos_text: Option<&str>,
+        control_texts: Vec<String>,
+    ) -> Result<Self, TemplateError> {
+        let source = source.unwrap_or(FALLBACK_TEMPLATE);
+        let environment =
+            environment::build(source).map_err(|error| TemplateError::Invalid { message: error.to_string() })?;
+        let mut template = Self {
+            environment,
+            dialect: Dialect::default(),
+            guard: Guard::new(control_texts, source),
+            specials: SpecialTexts { bos: bos_text.unwrap_or("").to_owned(), eos: eos_text.unwrap_or("").to_owned() },
+        };
+        template.dialect = Dialect::probe(|chat| template.plain(chat, SystemTime::UNIX_EPOCH));
+        Ok(template)
+    }
+
+    /// Lays the conversation out. The parts put together are the text that the template gives.
+    ///
+    /// The messages are those of [`normalize_messages`]. Takes tens of microseconds for a common chat; the work is bounded (about a second
+    /// at worst), and so is the depth. If the text begins with the beginning token's, the tokenizer adds no second one.
+    ///
+    /// # Errors
+    /// [`TemplateError::Rejected`] with the template's own words if it calls `raise_exception`, with the reason if it
+    /// fails in another way, runs too long, or handles a control text in the messages so that nobody can tell it from the template's own.
+    pub fn render(&self, chat: &ChatPrompt) -> Result<Vec<TextPart>, TemplateError> {
+        self.render_at(chat, SystemTime::now())
+    }
+
+    fn render_at(&self, chat: &ChatPrompt, now: SystemTime) -> Result<Vec<TextPart>, TemplateError> {
+        let plain = self.plain(chat, now)?;
+        for scope in Scope::STRONGEST_FIRST {
+            let marker = self.guard.marker(scope);
+            let context = self.context(chat, now, &|text| marker.mark(text))?;
+            if !marker.has_marked() {
+                return Ok(parts::single(plain));
+            }
+            let marked = environment::render(&self.environment, context);
+            if let Some(tainted) = marked.ok().and_then(|marked| self.guard.tainted(&plain, &marked)) {
+                return Ok(self.guard.split(&plain, &tainted));
+            }
+        }
+        Err(TemplateError::Rejected {
+            message: "the messages contain the text of a control token, and this chat template handles it so that it \
+                      cannot be told from the template's own"
+                .to_owned(),
+        })
+    }
+
+    fn plain(&self, chat: &ChatPrompt, now: SystemTime) -> Result<String, TemplateError> {
+        let context = self.context(chat, now, &|text| text.into())?;
+        environment::render(&self.environment, context)
+    }
+
+    fn context(
+        &self,
+        chat: &ChatPrompt,
+        now: SystemTime,
+        mark: context::Mark<'_>,
+    ) -> Result<minijinja::Value, TemplateError> {
+        context::build(&Inputs { chat, specials: &self.specials, dialect: self.dialect, now }, mark)
+    }
+}
+
+#[cfg(test)]
+mod tests;

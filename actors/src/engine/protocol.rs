@@ -331,6 +331,8 @@ pub struct ModelInfo {
     pub bos: Option<Token>,
     /// Whether the tokenizer adds the beginning token by itself.
     pub add_bos: bool,
+    /// Texts of the control and user-defined tokens that the tokenizer would recognise in template text.
+    pub control_tokens: Vec<String>,
     /// Every token that ends a generation.
     pub end_tokens: Vec<Token>,
     /// Size of the vocabulary.
