@@ -14,16 +14,15 @@ use cllm_actors::engine::protocol::TokenLogprob;
 use cllm_actors::request::{Delta, Finished};
 use cllm_actors::{GenerateError, GenerationEvent};
 use futures_util::{Stream, StreamExt};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 use tokio::time::{Instant, Sleep};
-use warp::Reply;
 use warp::reply::Response;
 
 use crate::api::bill::Bill;
 use crate::api::sequences::Sequences;
 use crate::http::error::ApiError;
 use crate::http::request_log::RequestLog;
+use crate::http::sse;
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +37,7 @@ pub(crate) const PING_AFTER: Duration = Duration::from_secs(10);
 const BODY_CHUNK_BYTES: usize = 16 * 1024;
 
 /// How one endpoint writes the events of a request. `index` counts its sequences.
-pub(crate) trait Dialect: Send + Sync + Unpin + 'static {
+pub(crate) trait Dialect: Send + Unpin + 'static {
     /// The prompt's log-probabilities.
     fn prompt(&mut self, index: usize, logprobs: Vec<TokenLogprob>, frames: &mut Frames);
 
@@ -92,7 +91,7 @@ pub(crate) async fn respond<E, D>(
     log: RequestLog,
 ) -> Result<Response, ApiError>
 where
-    E: Stream<Item = GenerationEvent> + Send + Sync + Unpin + 'static,
+    E: Stream<Item = GenerationEvent> + Send + Unpin + 'static,
     D: Dialect,
 {
     let mut writer = Writer::new(dialect, sequences.total(), choices, log);
@@ -104,20 +103,7 @@ where
             Ok(None) | Err(_) => break,
         }
     }
-    Ok(event_stream(SseBody::new(sequences, writer)))
-}
-
-fn event_stream<E, D>(body: SseBody<E, D>) -> Response
-where
-    E: Stream<Item = GenerationEvent> + Send + Sync + Unpin + 'static,
-    D: Dialect,
-{
-    let mut response = warp::reply::stream(body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    response
+    Ok(sse::response(SseBody::new(sequences, writer)))
 }
 
 /// Turns events into frames and keeps the bill.
@@ -211,7 +197,7 @@ where
     E: Stream<Item = GenerationEvent> + Unpin,
     D: Dialect,
 {
-    type Item = Result<Bytes, std::convert::Infallible>;
+    type Item = Bytes;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -226,6 +212,6 @@ where
             this.writer.frames.comment("ping");
         }
         this.ping.as_mut().reset(Instant::now() + PING_AFTER);
-        Poll::Ready(Some(Ok(std::mem::take(&mut this.writer.frames.bytes).into())))
+        Poll::Ready(Some(std::mem::take(&mut this.writer.frames.bytes).into()))
     }
 }

@@ -1,7 +1,7 @@
 //! `/v1/chat/completions`: the request.
 
 use cllm_actors::Prompt;
-use cllm_actors::prompt::{ChatPrompt, normalize_messages};
+use cllm_actors::prompt::{ChatPrompt, MessageError, normalize_messages};
 use cllm_actors::request::MAX_LOGPROBS;
 
 use crate::api::fields::{Fields, missing};
@@ -32,11 +32,16 @@ pub(crate) fn conversation(fields: &mut Fields) -> Result<ChatPrompt, ApiError> 
     let messages = fields.array(&["messages"])?;
     let messages = messages.ok_or_else(|| missing("messages"))?;
     Ok(ChatPrompt {
-        messages: normalize_messages(messages)?,
+        messages: normalize_messages(messages).map_err(bad_message)?,
         tools: Vec::new(),
         add_generation_prompt: fields.boolean(&["add_generation_prompt"])?.unwrap_or(true),
         variables: fields.object(&["chat_template_kwargs"])?.unwrap_or_default(),
     })
+}
+
+fn bad_message(error: MessageError) -> ApiError {
+    let message = error.to_string();
+    ApiError::invalid(error.param, "invalid_value", message)
 }
 
 fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
