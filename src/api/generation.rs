@@ -1,0 +1,153 @@
+//! The OpenAI generation endpoints: from the body to the answer.
+
+use std::sync::Arc;
+
+use cllm_actors::system::Generation;
+use cllm_actors::{GenerateError, Prompt, SamplingParams};
+use futures_util::future;
+use serde_json::Value;
+use warp::Reply;
+use warp::reply::Response;
+
+use crate::api::Api;
+use crate::api::bill::Bill;
+use crate::api::fields::Fields;
+use crate::api::openai::answer::{self, TextExtras};
+use crate::api::openai::chunks::{ChatChunks, TextChunks};
+use crate::api::openai::completion::DEFAULT_MAX_TOKENS;
+use crate::api::openai::shapes::Stamp;
+use crate::api::openai::{chat as chat_request, completion};
+use crate::api::plan::{Defaults, Delivery, Plan};
+use crate::api::sequences::{Outcome, Sequences};
+use crate::api::stream;
+use crate::http::context::{Call, HttpSettings};
+use crate::http::error::ApiError;
+use crate::http::request_log::RequestLog;
+
+/// `POST /v1/chat/completions`.
+pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError> {
+    let fields = Fields::of(call.json().await?);
+    let plan = chat_request::plan(fields, api.defaults(None))?;
+    let shared = plan.shared.clone();
+    let logprobs = plan.requests.iter().any(|request| request.logprobs.is_some());
+    let sequences = api.start(plan, &call).await.map_err(|error| blame(error, "messages"))?;
+    let stamp = Stamp::new("chatcmpl", &api.app.settings.model_id);
+    match shared.delivery {
+        Delivery::Whole => {
+            let outcomes = whole(sequences, shared.choices, &call.log).await;
+            document(answer::chat(&stamp, outcomes.map_err(|error| blame(error, "messages"))?, logprobs))
+        }
+        Delivery::Stream { include_usage } => {
+            let chunks = ChatChunks::new(stamp, sequences.total(), include_usage, logprobs);
+            let response = stream::respond(sequences, chunks, shared.choices, call.log).await;
+            response.map_err(|error| blame(error, "messages"))
+        }
+    }
+}
+
+/// `POST /v1/completions`.
+pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError> {
+    let fields = Fields::of(call.json().await?);
+    let request = completion::plan(fields, api.defaults(Some(DEFAULT_MAX_TOKENS)))?;
+    let shared = request.plan.shared.clone();
+    api.check(&request.plan)?;
+    let extras = TextExtras {
+        logprobs: request.plan.requests.iter().any(|request| request.logprobs.is_some()),
+        bos: api.app.system.model().and_then(|model| model.bos),
+        echo: if request.echo { Some(api.echo(&request.plan).await?) } else { None },
+    };
+    let sequences = api.start(request.plan, &call).await.map_err(|error| blame(error, "prompt"))?;
+    let stamp = Stamp::new("cmpl", &api.app.settings.model_id);
+    match shared.delivery {
+        Delivery::Whole => {
+            let outcomes = whole(sequences, shared.choices, &call.log).await;
+            let outcomes = outcomes.map_err(|error| blame(error, "prompt"))?;
+            document(answer::text(&stamp, &outcomes, shared.choices, &extras))
+        }
+        Delivery::Stream { include_usage } => {
+            let chunks = TextChunks::new(stamp, sequences.total(), include_usage, extras);
+            let response = stream::respond(sequences, chunks, shared.choices, call.log).await;
+            response.map_err(|error| blame(error, "prompt"))
+        }
+    }
+}
+
+impl Api {
+    /// What absent fields mean at the OpenAI endpoints.
+    fn defaults(&self, max_tokens: Option<u32>) -> Defaults {
+        Defaults { sampling: SamplingParams::default(), max_tokens, deadlines: self.app.settings.deadlines }
+    }
+
+    /// Checks what the body's shape cannot say: the model's name and the token ids.
+    pub(super) fn check(&self, plan: &Plan) -> Result<(), ApiError> {
+        check_model(&self.app.settings, plan.shared.model.as_deref())?;
+        match self.app.system.model() {
+            Some(model) => plan.check_tokens(model.n_vocab),
+            // Admission says why there is none.
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the permits and starts every sequence. Dropping the result, or this future, cancels them.
+    pub(super) async fn start(&self, plan: Plan, call: &Call) -> Result<Sequences<Generation>, ApiError> {
+        self.check(&plan)?;
+        if plan.unknown_fields > 0 {
+            tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
+        }
+        let system = &self.app.system;
+        let permits = system.admit(plan.requests.len() as u32)?;
+        let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
+            request.trace_id = Arc::clone(&call.request_id);
+            system.generate_with(permit, request)
+        });
+        Ok(Sequences::new(future::try_join_all(generations).await?))
+    }
+
+    /// The text of each sequence's prompt.
+    async fn echo(&self, plan: &Plan) -> Result<Vec<Arc<str>>, ApiError> {
+        let mut echo = Vec::with_capacity(plan.requests.len());
+        for prompt in plan.prompts() {
+            let text: Arc<str> = match prompt {
+                Prompt::Text(text) => text.as_str().into(),
+                Prompt::Tokens(tokens) => {
+                    let bytes = self.app.system.detokenize(tokens.clone()).await?;
+                    String::from_utf8_lossy(&bytes).into()
+                }
+                Prompt::Chat(_) => "".into(),
+            };
+            echo.extend(std::iter::repeat_n(text, plan.shared.choices as usize));
+        }
+        Ok(echo)
+    }
+}
+
+/// Waits for the end of all sequences and logs what they cost.
+pub(super) async fn whole(
+    sequences: Sequences<Generation>,
+    choices: u32,
+    log: &RequestLog,
+) -> Result<Vec<Outcome>, GenerateError> {
+    let outcomes = sequences.collect().await?;
+    let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), choices);
+    log.generated(bill.usage(), bill.slowest());
+    Ok(outcomes)
+}
+
+/// Whether this server serves the model: no name, an empty one and `default` mean whatever it serves.
+pub(super) fn check_model(settings: &HttpSettings, name: Option<&str>) -> Result<(), ApiError> {
+    match name {
+        Some(name) if !name.is_empty() && !settings.serves_model(name) => Err(ApiError::unknown_model(name)),
+        _ => Ok(()),
+    }
+}
+
+/// A prompt that does not fit is the fault of the field it came in.
+fn blame(error: impl Into<ApiError>, param: &str) -> ApiError {
+    let error = error.into();
+    if error.code() == "context_length_exceeded" { error.or_param(param) } else { error }
+}
+
+fn document(answer: serde_json::Result<Value>) -> Result<Response, ApiError> {
+    let answer = answer.map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(warp::reply::json(&answer).into_response())
+}

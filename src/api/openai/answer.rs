@@ -1,0 +1,73 @@
+//! Whole answers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use cllm_actors::engine::protocol::Token;
+use serde_json::Value;
+
+use crate::api::bill::Bill;
+use crate::api::openai::logprobs::{ChatLogprobs, TextOffsets};
+use crate::api::openai::shapes::{ChatChoice, Envelope, Message, Stamp, TextChoice, finish_reason};
+use crate::api::sequences::Outcome;
+
+#[cfg(test)]
+mod tests;
+
+/// What a text completion shows beside the generated text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TextExtras {
+    /// For each sequence, the prompt to begin the text with.
+    pub(crate) echo: Option<Vec<Arc<str>>>,
+    /// Whether log-probabilities are shown.
+    pub(crate) logprobs: bool,
+    /// The beginning token, which has no place in the text.
+    pub(crate) bos: Option<Token>,
+}
+
+/// A `chat.completion`.
+pub(crate) fn chat(stamp: &Stamp, outcomes: Vec<Outcome>, logprobs: bool) -> serde_json::Result<Value> {
+    let ends: Vec<_> = outcomes.iter().map(|outcome| outcome.finished.clone()).collect();
+    let bill = Bill::new(&ends, outcomes.len() as u32);
+    let choices: Vec<_> = outcomes
+        .into_iter()
+        .enumerate()
+        .map(|(index, outcome)| ChatChoice {
+            index,
+            logprobs: logprobs.then(|| ChatLogprobs::new(&outcome.logprobs)),
+            finish_reason: finish_reason(&outcome.finished.reason),
+            message: Message { role: "assistant", content: outcome.text, refusal: None },
+        })
+        .collect();
+    answer(Envelope::new(stamp, "chat.completion", &choices), &bill)
+}
+
+/// A `text_completion`; `choices` for each prompt.
+pub(crate) fn text(
+    stamp: &Stamp,
+    outcomes: &[Outcome],
+    choices: u32,
+    extras: &TextExtras,
+) -> serde_json::Result<Value> {
+    let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), choices);
+    let numbered = outcomes.iter().enumerate();
+    let choices: Vec<_> = numbered.map(|(index, outcome)| text_choice(index, outcome, extras)).collect();
+    answer(Envelope::new(stamp, "text_completion", &choices), &bill)
+}
+
+fn text_choice<'a>(index: usize, outcome: &'a Outcome, extras: &TextExtras) -> TextChoice<'a> {
+    let text = match &extras.echo {
+        Some(prompts) => Cow::Owned(format!("{}{}", prompts[index], outcome.text)),
+        None => Cow::Borrowed(outcome.text.as_str()),
+    };
+    let logprobs = extras.logprobs.then(|| {
+        let tokens: Vec<_> = outcome.prompt_logprobs.iter().chain(&outcome.logprobs).cloned().collect();
+        TextOffsets::default().arrays(&tokens, extras.bos)
+    });
+    TextChoice { text, index, logprobs, finish_reason: Some(finish_reason(&outcome.finished.reason)) }
+}
+
+fn answer<C: serde::Serialize>(envelope: Envelope<'_, C>, bill: &Bill<'_>) -> serde_json::Result<Value> {
+    let envelope = envelope.usage(Some(bill.usage_object())).timings(Some(bill.timings_object()));
+    serde_json::to_value(envelope)
+}

@@ -1,0 +1,58 @@
+//! `/v1/chat/completions`: the request.
+
+use cllm_actors::Prompt;
+use cllm_actors::prompt::{ChatPrompt, MessageError, normalize_messages};
+use cllm_actors::request::MAX_LOGPROBS;
+
+use crate::api::fields::{Fields, missing};
+use crate::api::plan::{Defaults, Plan, Shared};
+use crate::http::error::ApiError;
+
+#[cfg(test)]
+mod tests;
+
+/// What a chat request comes to.
+///
+/// # Errors
+/// Anything wrong with the body: 400 with the field's name.
+pub(crate) fn plan(mut fields: Fields, defaults: Defaults) -> Result<Plan, ApiError> {
+    let shared = Shared::read(&mut fields, defaults)?;
+    let logprobs = logprobs(&mut fields)?;
+    let prompt = conversation(&mut fields)?;
+    let mut plan = Plan::new(vec![Prompt::Chat(Box::new(prompt))], shared, &fields)?;
+    plan.want_logprobs(logprobs);
+    Ok(plan)
+}
+
+/// The conversation of a chat request, also of one that only wants to see it laid out.
+///
+/// # Errors
+/// No messages, or one that no template can show.
+pub(crate) fn conversation(fields: &mut Fields) -> Result<ChatPrompt, ApiError> {
+    let messages = fields.array(&["messages"])?;
+    let messages = messages.ok_or_else(|| missing("messages"))?;
+    Ok(ChatPrompt {
+        messages: normalize_messages(messages).map_err(bad_message)?,
+        tools: Vec::new(),
+        add_generation_prompt: fields.boolean(&["add_generation_prompt"])?.unwrap_or(true),
+        variables: fields.object(&["chat_template_kwargs"])?.unwrap_or_default(),
+    })
+}
+
+fn bad_message(error: MessageError) -> ApiError {
+    let message = error.to_string();
+    ApiError::invalid(error.param, "invalid_value", message)
+}
+
+fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
+    let wanted = fields.boolean(&["logprobs"])?.unwrap_or(false);
+    let top = fields.integer(&["top_logprobs"], 0..=i64::from(MAX_LOGPROBS))?;
+    match (wanted, top) {
+        (true, top) => Ok(Some(top.unwrap_or(0) as u32)),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            let message = "`top_logprobs` needs `logprobs` to be true";
+            Err(ApiError::invalid("top_logprobs".to_owned(), "invalid_value", message))
+        }
+    }
+}
