@@ -369,6 +369,6 @@ fn publish_model(wiring: &Wiring, info: ModelInfo) -> Result<(), ActorProcessing
         info.eos_text.as_deref(),
         info.control_tokens.clone(),
     )?;
-    wiring.model.send_replace(Some(Arc::new(LoadedModel { info, template })));
+    wiring.model.send_replace(Some(Arc::new(LoadedModel { info: info.into(), template })));
     Ok(())
 }

@@ -291,7 +291,7 @@ impl System {
     }
 
     /// Facts about the model; `None` until it is loaded for the first time.
-    pub fn model(&self) -> Option<ModelInfo> {
+    pub fn model(&self) -> Option<Arc<ModelInfo>> {
         self.loaded().map(|model| model.info.clone())
     }
 

@@ -33,7 +33,7 @@ pub struct Wiring {
 #[derive(Debug)]
 pub struct LoadedModel {
     /// Facts.
-    pub info: ModelInfo,
+    pub info: Arc<ModelInfo>,
     /// Lays conversations out.
     pub template: ChatTemplate,
 }

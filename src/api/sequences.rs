@@ -39,7 +39,8 @@ impl<E: Stream<Item = GenerationEvent> + Unpin> Sequences<E> {
     /// Follows these generations.
     pub(crate) fn new(generations: Vec<E>) -> Self {
         let total = generations.len();
-        let running = generations.into_iter().enumerate().map(|(index, events)| Sequence { index, events: Some(events) });
+        let running =
+            generations.into_iter().enumerate().map(|(index, events)| Sequence { index, events: Some(events) });
         Self { running: running.collect(), total }
     }
 

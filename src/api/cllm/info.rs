@@ -42,9 +42,9 @@ pub(crate) async fn model_info(api: Api, _call: Call) -> Result<Response, ApiErr
 }
 
 pub(super) fn index_data() -> Value {
-    let endpoints = ENDPOINTS.iter().map(|(method, path, description)| {
-        json!({ "method": method, "path": path, "description": description })
-    });
+    let endpoints = ENDPOINTS
+        .iter()
+        .map(|(method, path, description)| json!({ "method": method, "path": path, "description": description }));
     json!({
         "name": "cLLM Server",
         "version": env!("CARGO_PKG_VERSION"),
