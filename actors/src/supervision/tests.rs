@@ -32,7 +32,10 @@ enum WorkerMsg {
     Finish,
     Hang,
     /// Blocks the thread until the sender is dropped.
-    Block(std::sync::mpsc::Receiver<()>),
+    Block {
+        begun: tokio::sync::oneshot::Sender<()>,
+        until: std::sync::mpsc::Receiver<()>,
+    },
     Epoch {
         reply_to: RpcReplyPort<Epoch>,
     },
@@ -101,7 +104,10 @@ impl Worker {
             WorkerMsg::Panic => panic!("told to"),
             WorkerMsg::Finish => myself.stop(Some("finished".to_owned())),
             WorkerMsg::Hang => std::future::pending().await,
-            WorkerMsg::Block(until) => drop(until.recv()),
+            WorkerMsg::Block { begun, until } => {
+                begun.send(()).unwrap();
+                drop(until.recv());
+            }
             WorkerMsg::Epoch { reply_to } => drop(reply_to.send(state.epoch)),
         }
         Ok(())

@@ -158,7 +158,9 @@ impl World {
             .filter(|c| *c != child && matches!(self.lives[*c], Some((_, Life::Stopping(_)))))
             .count();
         assert_eq!(others_stopping, 0, "one stop at a time");
-        if self.stopping_all {
+        // A stop that was under way when everything was told to stop may have to be told again.
+        let again = matches!(life, Life::Stopping(_));
+        if self.stopping_all && !again {
             assert!(self.lives[child + 1..].iter().all(Option::is_none), "stops in reverse order");
         }
         self.lives[child] = Some((epoch, Life::Stopping(life == Life::Starting)));

@@ -237,7 +237,10 @@ async fn a_child_that_blocks_its_thread_is_given_up_as_a_zombie() {
     .await;
     tree.wait_for(0, EventKind::Started).await;
     let (release, until) = std::sync::mpsc::channel();
-    tree.tell(0, WorkerMsg::Block(until));
+    let (begun, blocked) = tokio::sync::oneshot::channel();
+    tree.tell(0, WorkerMsg::Block { begun, until });
+    // A stop would overtake the message.
+    blocked.await.unwrap();
     tree.stop().await;
     tree.wait_for(0, EventKind::Zombie).await;
     drop(release);
