@@ -45,7 +45,13 @@ pub(crate) trait Dialect: Send + Unpin + 'static {
     fn delta(&mut self, index: usize, delta: &Delta, frames: &mut Frames);
 
     /// The end of a sequence; with the bill, of the answer.
-    fn finished(&mut self, index: usize, finished: &Finished, bill: Option<&Bill<'_>>, frames: &mut Frames);
+    fn finished(
+        &mut self,
+        index: usize,
+        finished: &Finished,
+        bill: Option<&Bill<'_>>,
+        frames: &mut Frames,
+    );
 
     /// The end of the answer without success.
     fn failed(&mut self, error: &ApiError, frames: &mut Frames);
@@ -63,7 +69,8 @@ impl Frames {
     /// A frame with a JSON document.
     pub(crate) fn json(&mut self, value: &impl Serialize) {
         self.bytes.extend_from_slice(b"data: ");
-        serde_json::to_writer(&mut self.bytes, value).expect("our own shapes have string keys, and a Vec takes it all");
+        serde_json::to_writer(&mut self.bytes, value)
+            .expect("our own shapes have string keys, and a Vec takes it all");
         self.bytes.extend_from_slice(b"\n\n");
         self.has_data = true;
     }
@@ -72,6 +79,11 @@ impl Frames {
     pub(crate) fn data(&mut self, line: &str) {
         write!(self.bytes, "data: {line}\n\n").expect("a Vec takes it all");
         self.has_data = true;
+    }
+
+    /// What waits, leaving nothing behind.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 
     /// A comment; clients ignore it.
@@ -121,14 +133,24 @@ struct Writer<D> {
 impl<D: Dialect> Writer<D> {
     fn new(dialect: D, sequences: usize, choices: u32, log: RequestLog) -> Self {
         let ends = vec![None; sequences];
-        Self { dialect, frames: Frames::default(), queued: None, ends, choices, log, over: false }
+        Self {
+            dialect,
+            frames: Frames::default(),
+            queued: None,
+            ends,
+            choices,
+            log,
+            over: false,
+        }
     }
 
     fn write(&mut self, index: usize, event: GenerationEvent) {
         match event {
             GenerationEvent::Queued { position } => self.queued(position),
             GenerationEvent::Started { .. } => {}
-            GenerationEvent::Prompt(logprobs) => self.dialect.prompt(index, logprobs, &mut self.frames),
+            GenerationEvent::Prompt(logprobs) => {
+                self.dialect.prompt(index, logprobs, &mut self.frames)
+            }
             GenerationEvent::Delta(delta) => self.dialect.delta(index, &delta, &mut self.frames),
             GenerationEvent::Finished(finished) => self.finished(index, finished),
             GenerationEvent::Failed(error) => self.failed(error),
@@ -144,11 +166,14 @@ impl<D: Dialect> Writer<D> {
     fn finished(&mut self, index: usize, finished: Finished) {
         let finished = self.ends[index].insert(finished).clone();
         self.over = self.ends.iter().all(Option::is_some);
-        let bill = self.over.then(|| Bill::new(self.ends.iter().flatten(), self.choices));
+        let bill = self
+            .over
+            .then(|| Bill::new(self.ends.iter().flatten(), self.choices));
         if let Some(bill) = &bill {
             self.log.generated(bill.usage(), bill.slowest());
         }
-        self.dialect.finished(index, &finished, bill.as_ref(), &mut self.frames);
+        self.dialect
+            .finished(index, &finished, bill.as_ref(), &mut self.frames);
     }
 
     fn failed(&mut self, error: GenerateError) {
@@ -173,7 +198,11 @@ where
     D: Dialect,
 {
     fn new(sequences: Sequences<E>, writer: Writer<D>) -> Self {
-        Self { sequences: Some(sequences), writer, ping: Box::pin(tokio::time::sleep(PING_AFTER)) }
+        Self {
+            sequences: Some(sequences),
+            writer,
+            ping: Box::pin(tokio::time::sleep(PING_AFTER)),
+        }
     }
 
     /// Writes down what has happened, up to the size of a body chunk.
@@ -182,7 +211,9 @@ where
             if self.writer.over {
                 self.sequences = None;
             }
-            let Some(sequences) = &mut self.sequences else { return };
+            let Some(sequences) = &mut self.sequences else {
+                return;
+            };
             match sequences.poll_next_unpin(context) {
                 Poll::Ready(Some((index, event))) => self.writer.write(index, event),
                 Poll::Ready(None) => self.writer.over = true,
@@ -212,6 +243,6 @@ where
             this.writer.frames.comment("ping");
         }
         this.ping.as_mut().reset(Instant::now() + PING_AFTER);
-        Poll::Ready(Some(std::mem::take(&mut this.writer.frames.bytes).into()))
+        Poll::Ready(Some(this.writer.frames.take().into()))
     }
 }

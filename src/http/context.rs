@@ -67,7 +67,10 @@ impl Default for HttpSettings {
         Self {
             model_id: "default".to_owned(),
             model_names: Vec::new(),
-            body: BodyLimits { max_bytes: 8 << 20, deadline: Duration::from_secs(30) },
+            body: BodyLimits {
+                max_bytes: 8 << 20,
+                deadline: Duration::from_secs(30),
+            },
             origins: AllowedOrigins::None,
             keys: KeyRing::default(),
             deadlines: Deadlines::default(),
@@ -79,7 +82,11 @@ impl Default for HttpSettings {
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { max_connections: 1024, header_timeout: Duration::from_secs(30), write_timeout: Duration::from_secs(30) }
+        Self {
+            max_connections: 1024,
+            header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+        }
     }
 }
 

@@ -84,7 +84,9 @@ impl HttpServer {
         args: HttpServerArgs,
     ) -> Result<HttpServerState, ActorProcessingErr> {
         let accepting = tokio::spawn(async move {
-            let failure = AssertUnwindSafe(accept_until_failure(&args)).catch_unwind().await;
+            let failure = AssertUnwindSafe(accept_until_failure(&args))
+                .catch_unwind()
+                .await;
             let error = failure.unwrap_or_else(|_| io::Error::other("the accept loop panicked"));
             // An actor that is gone needs no telling.
             let _ = myself.cast(HttpServerMsg::AcceptFailed { error });
@@ -112,7 +114,9 @@ async fn accept_until_failure(args: &HttpServerArgs) -> io::Error {
                 args.connections.serve(socket, slot, args.envelope.clone());
             }
             Err(error) => match AcceptError::of(&error) {
-                AcceptError::Connection => tracing::debug!(%error, "connection lost while it was accepted"),
+                AcceptError::Connection => {
+                    tracing::debug!(%error, "connection lost while it was accepted")
+                }
                 AcceptError::Exhausted => {
                     tracing::warn!(%error, "no connection can be accepted");
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;

@@ -37,7 +37,10 @@ where
 {
     let mut response = warp::reply::stream(Body(Mutex::new(Box::pin(events)))).into_response();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
@@ -52,6 +55,9 @@ impl Stream for Body {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let events = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        events.as_mut().poll_next(context).map(|event| event.map(Ok))
+        events
+            .as_mut()
+            .poll_next(context)
+            .map(|event| event.map(Ok))
     }
 }

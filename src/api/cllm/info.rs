@@ -13,7 +13,7 @@ use crate::api::cllm::success;
 use crate::http::context::Call;
 use crate::http::error::ApiError;
 
-/// The endpoints that `/` lists; a test holds them against the routes.
+/// The endpoints that `/` lists.
 pub(crate) const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("POST", "/v1/chat/completions", "chat, OpenAI's shape"),
     ("POST", "/v1/completions", "text completion, OpenAI's shape"),
@@ -21,7 +21,11 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/v1/models/{id}", "one model, by any of its names"),
     ("POST", "/tokenize", "text to tokens"),
     ("POST", "/detokenize", "tokens to text"),
-    ("POST", "/apply-template", "messages to the prompt that the model sees"),
+    (
+        "POST",
+        "/apply-template",
+        "messages to the prompt that the model sees",
+    ),
     ("GET", "/tokenizer_info", "special tokens and chat template"),
     ("POST", "/generate", "text completion, cLLM's shape"),
     ("POST", "/generate_stream", "the same as server-sent events"),
@@ -38,7 +42,11 @@ pub(crate) async fn index(_api: Api, _call: Call) -> Result<Response, ApiError> 
 /// `GET /model/info`.
 pub(crate) async fn model_info(api: Api, _call: Call) -> Result<Response, ApiError> {
     let model = api.app.system.model().ok_or(GenerateError::ModelLoading)?;
-    Ok(success(&model_data(&model, &api.engine, &api.app.settings.model_id)))
+    Ok(success(&model_data(
+        &model,
+        &api.engine,
+        &api.app.settings.model_id,
+    )))
 }
 
 pub(super) fn index_data() -> Value {
@@ -91,8 +99,12 @@ fn llama_data(llama: &LlamaSpec) -> Value {
 }
 
 /// From llama.cpp's description, which ends in the file's type ("llama 135M Q4_K - Medium").
-fn quantization(description: &str) -> Value {
-    let quantized = description.split(' ').skip_while(|word| !is_quantized_type(word)).collect::<Vec<_>>().join(" ");
+pub(super) fn quantization(description: &str) -> Value {
+    let quantized = description
+        .split(' ')
+        .skip_while(|word| !is_quantized_type(word))
+        .collect::<Vec<_>>()
+        .join(" ");
     match quantized.as_str() {
         "" => json!({ "enabled": false, "type": null }),
         found => json!({ "enabled": true, "type": found }),
@@ -101,13 +113,20 @@ fn quantization(description: &str) -> Value {
 
 /// `Q4_1`, `IQ2_XS`, `TQ1_0`, ...
 fn is_quantized_type(word: &str) -> bool {
-    let digits = word.strip_prefix("IQ").or_else(|| word.strip_prefix("TQ")).or_else(|| word.strip_prefix('Q'));
-    digits.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()) && rest.contains('_'))
+    let digits = word
+        .strip_prefix("IQ")
+        .or_else(|| word.strip_prefix("TQ"))
+        .or_else(|| word.strip_prefix('Q'));
+    digits.is_some_and(|rest| {
+        rest.starts_with(|first: char| first.is_ascii_digit()) && rest.contains('_')
+    })
 }
 
 fn metadata_number(model: &ModelInfo, key: &str) -> Option<Value> {
     let (_, text) = model.metadata.iter().find(|(found, _)| found == key)?;
-    serde_json::from_str::<serde_json::Number>(text).ok().map(Value::Number)
+    serde_json::from_str::<serde_json::Number>(text)
+        .ok()
+        .map(Value::Number)
 }
 
 fn stem(path: &Path) -> Option<&str> {

@@ -9,11 +9,18 @@ fn headers(name: &'static str, value: &str) -> HeaderMap {
 #[test]
 fn each_configured_key_opens_in_either_header_under_its_own_name() {
     let ring = KeyRing::of_keys(["alpha", "beta"]);
-    let alpha = ring.check(&headers("authorization", "Bearer alpha")).unwrap().unwrap();
+    let alpha = ring
+        .check(&headers("authorization", "Bearer alpha"))
+        .unwrap()
+        .unwrap();
     let beta = ring.check(&headers("x-api-key", "beta")).unwrap().unwrap();
     assert_ne!(alpha, beta);
     assert_eq!(alpha.as_str().len(), 8);
-    assert_eq!(ring.check(&headers("authorization", "bearer  alpha ")).unwrap(), Some(alpha));
+    assert_eq!(
+        ring.check(&headers("authorization", "bearer  alpha "))
+            .unwrap(),
+        Some(alpha)
+    );
 }
 
 #[test]
@@ -27,7 +34,10 @@ fn no_key_and_a_wrong_key_are_the_same_401() {
         headers("x-api-key", ""),
     ] {
         let error = ring.check(&wrong).unwrap_err();
-        assert_eq!((error.status().as_u16(), error.code()), (401, "invalid_api_key"));
+        assert_eq!(
+            (error.status().as_u16(), error.code()),
+            (401, "invalid_api_key")
+        );
     }
 }
 
