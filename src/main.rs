@@ -1,2 +1,64 @@
-//! stub
-fn main() {}
+//! The binary `cllm`: reads the command line and the configuration, and runs the command.
+//!
+//! Exit codes: 0 fine, 2 bad usage or configuration, 1 everything else.
+
+mod cli;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use cllm::config::{self, ConfigError, Note, Purpose, Sources};
+use cllm::serve::Stopped;
+use cllm::{logging, serve};
+
+use cli::{Cli, Command};
+
+/// Exit code for bad usage and bad configuration.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve { config, overrides } => run_server(&overrides.sources(config)),
+        Command::CheckConfig { config, overrides } => check_config(&overrides.sources(config)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.is::<ConfigError>() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run_server(sources: &Sources) -> anyhow::Result<()> {
+    let loaded = config::load(sources, Purpose::Serve)?;
+    logging::init(&loaded.config.logging)?;
+    for note in &loaded.notes {
+        match note {
+            Note::Info(text) => tracing::info!("{text}"),
+            Note::Warning(text) => tracing::warn!("{text}"),
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(loaded.config.server.worker_threads())
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    match runtime.block_on(serve::run(&loaded.config, |_, _| Vec::new()))? {
+        Stopped::InOrder => Ok(()),
+        Stopped::AtOnce(signal) => exit_at_once(signal.exit_code()),
+    }
+}
+
+/// Waits for nothing: not for a thread in the middle of a decode, not for an open stream.
+#[expect(clippy::disallowed_methods, reason = "a second signal means now")]
+fn exit_at_once(code: u8) -> ! {
+    std::process::exit(code.into())
+}
+
+fn check_config(sources: &Sources) -> anyhow::Result<()> {
+    let loaded = config::load(sources, Purpose::Check)?;
+    write!(io::stdout().lock(), "{loaded}").context("failed to print the configuration")
+}

@@ -32,14 +32,9 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Hashes the keys; the keys themselves are not kept.
-    pub fn of_keys<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Self {
-        Self {
-            hashes: keys
-                .into_iter()
-                .map(|key| *blake3::hash(key.as_ref().as_bytes()).as_bytes())
-                .collect(),
-        }
+    /// Takes BLAKE3 hashes of keys.
+    pub fn of_hashes(hashes: impl IntoIterator<Item = [u8; blake3::OUT_LEN]>) -> Self {
+        Self { hashes: hashes.into_iter().collect() }
     }
 
     /// Whether any key is configured.
@@ -76,21 +71,13 @@ impl KeyRing {
 }
 
 fn presented_key(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| bearer_token(value.as_bytes()));
-    bearer.or_else(|| {
-        headers
-            .get(X_API_KEY)
-            .map(|value| value.as_bytes().trim_ascii())
-    })
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
+    bearer.or_else(|| headers.get(X_API_KEY).map(|value| value.as_bytes().trim_ascii()))
 }
 
 fn bearer_token(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| token.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 #[cfg(test)]

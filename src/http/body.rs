@@ -40,20 +40,14 @@ impl RequestBody {
         limits: BodyLimits,
     ) -> Self {
         let chunks = stream.map_ok(|mut chunk| chunk.copy_to_bytes(chunk.remaining()));
-        Self {
-            chunks: Box::pin(chunks),
-            limits,
-        }
+        Self { chunks: Box::pin(chunks), limits }
     }
 
     /// Reads a JSON object. An absent content type is taken for JSON, as every OpenAI-compatible server does.
     ///
     /// # Errors
     /// 415 for another content type or an encoded body, 413, 408, and 400 with the path of the field at fault.
-    pub async fn read_json<T: DeserializeOwned>(
-        &mut self,
-        headers: &HeaderMap,
-    ) -> Result<T, ApiError> {
+    pub async fn read_json<T: DeserializeOwned>(&mut self, headers: &HeaderMap) -> Result<T, ApiError> {
         check_content_type(headers)?;
         self.check_announced_length(headers).await?;
         parse_json(&self.read().await?)
@@ -61,9 +55,7 @@ impl RequestBody {
 
     /// A client that waits for `100 Continue` has sent nothing that would have to be thrown away.
     async fn check_announced_length(&mut self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let announced = headers
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         match announced {
             Some(length) if length > self.limits.max_bytes && headers.contains_key(EXPECT) => {
                 Err(ApiError::payload_too_large(self.limits.max_bytes))
@@ -112,19 +104,12 @@ impl RequestBody {
 
 impl std::fmt::Debug for RequestBody {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("RequestBody")
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        formatter.debug_struct("RequestBody").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
 fn broken_body() -> ApiError {
-    ApiError::invalid(
-        None,
-        "incomplete_body",
-        "the request body ended before its announced end",
-    )
+    ApiError::invalid(None, "incomplete_body", "the request body ended before its announced end")
 }
 
 /// Refuses anything that is declared and is not plain JSON.
@@ -133,26 +118,13 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
         let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
-        return Err(ApiError::unsupported_media_type(&format!(
-            "content-encoding {encoding}"
-        )));
+        return Err(ApiError::unsupported_media_type(&format!("content-encoding {encoding}")));
     }
-    let Some(declared) = headers.get(CONTENT_TYPE) else {
-        return Ok(());
-    };
+    let Some(declared) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let declared = String::from_utf8_lossy(declared.as_bytes());
-    let essence = declared
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let essence = declared.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_json = essence.is_empty() || essence == "application/json" || is_json_suffix(&essence);
-    if is_json {
-        Ok(())
-    } else {
-        Err(ApiError::unsupported_media_type(&essence))
-    }
+    if is_json { Ok(()) } else { Err(ApiError::unsupported_media_type(&essence)) }
 }
 
 fn is_json_suffix(essence: &str) -> bool {
@@ -180,11 +152,7 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 
 fn not_an_object(body: &[u8]) -> ApiError {
     match serde_json::from_slice::<IgnoredAny>(body) {
-        Ok(_) => ApiError::invalid(
-            None,
-            "invalid_type",
-            "the request body must be a JSON object",
-        ),
+        Ok(_) => ApiError::invalid(None, "invalid_type", "the request body must be a JSON object"),
         Err(error) => explain(&error, "."),
     }
 }
@@ -193,36 +161,25 @@ fn explain(error: &serde_json::Error, path: &str) -> ApiError {
     let text = error.to_string();
     match error.classify() {
         Category::Data => explain_data(text.split(" at line ").next().unwrap_or(&text), path),
-        Category::Eof if error.line() <= 1 && error.column() == 0 => ApiError::invalid(
-            None,
-            "invalid_json",
-            "the request body is empty; a JSON object is expected",
-        ),
-        Category::Syntax | Category::Eof | Category::Io => ApiError::invalid(
-            None,
-            "invalid_json",
-            format!("the request body is not valid JSON: {text}"),
-        ),
+        Category::Eof if error.line() <= 1 && error.column() == 0 => {
+            ApiError::invalid(None, "invalid_json", "the request body is empty; a JSON object is expected")
+        }
+        Category::Syntax | Category::Eof | Category::Io => {
+            ApiError::invalid(None, "invalid_json", format!("the request body is not valid JSON: {text}"))
+        }
     }
 }
 
 /// serde reports a missing field at the object that should have it: the field's own path is more use.
 fn explain_data(text: &str, path: &str) -> ApiError {
     let parent = if path == "." { "" } else { path };
-    if let Some(field) = text
-        .strip_prefix("missing field `")
-        .and_then(|rest| rest.strip_suffix('`'))
-    {
+    if let Some(field) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         let separator = if parent.is_empty() { "" } else { "." };
         let param = format!("{parent}{separator}{field}");
         let message = format!("`{param}` is missing");
         return ApiError::invalid(param, "missing_required_parameter", message);
     }
-    let code = if text.starts_with("invalid type") {
-        "invalid_type"
-    } else {
-        "invalid_value"
-    };
+    let code = if text.starts_with("invalid type") { "invalid_type" } else { "invalid_value" };
     match parent {
         "" => ApiError::invalid(None, code, text),
         param => ApiError::invalid(param.to_owned(), code, format!("`{param}`: {text}")),

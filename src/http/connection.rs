@@ -86,11 +86,7 @@ impl Connections {
             permit = spare.acquire_owned() => (Standing::Crowded, permit),
         };
         // The semaphores are never closed.
-        Slot {
-            standing,
-            _permit: permit.ok(),
-            _present: self.open.enter(),
-        }
+        Slot { standing, _permit: permit.ok(), _present: self.open.enter() }
     }
 
     /// Serves a connection in a task of its own, which ends with the connection or in [`Connections::shut_down`].
@@ -111,10 +107,7 @@ impl Connections {
     /// Ends all connections: those without a running request at once, the rest after a second.
     pub async fn shut_down(&self) {
         self.enter(Phase::Closing);
-        if tokio::time::timeout(CLOSING_TIME, self.open.reached(0))
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(CLOSING_TIME, self.open.reached(0)).await.is_err() {
             tracing::warn!(connections = self.open(), "connections are cut off");
             self.enter(Phase::Aborting);
             self.open.reached(0).await;
@@ -130,11 +123,7 @@ impl Connections {
     }
 
     fn standing(&self, slot: Standing) -> Standing {
-        if *self.phase.borrow() == Phase::Serving {
-            slot
-        } else {
-            Standing::Draining
-        }
+        if *self.phase.borrow() == Phase::Serving { slot } else { Standing::Draining }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cllm_actors::request::Deadlines;
 use cllm_actors::system::System;
-use hyper::{HeaderMap, Method};
+use hyper::HeaderMap;
 use serde::de::DeserializeOwned;
 
 use crate::http::auth::{KeyRing, Tenant};
@@ -67,10 +67,7 @@ impl Default for HttpSettings {
         Self {
             model_id: "default".to_owned(),
             model_names: Vec::new(),
-            body: BodyLimits {
-                max_bytes: 8 << 20,
-                deadline: Duration::from_secs(30),
-            },
+            body: BodyLimits { max_bytes: 8 << 20, deadline: Duration::from_secs(30) },
             origins: AllowedOrigins::None,
             keys: KeyRing::default(),
             deadlines: Deadlines::default(),
@@ -82,11 +79,7 @@ impl Default for HttpSettings {
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self {
-            max_connections: 1024,
-            header_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-        }
+        Self { max_connections: 1024, header_timeout: Duration::from_secs(30), write_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -99,12 +92,8 @@ pub struct Call {
     pub tenant: Option<Tenant>,
     /// When the head was read.
     pub arrived: Instant,
-    /// The method as sent; a `GET` handler also answers `HEAD`, and its body is dropped later.
-    pub method: Method,
     /// The decoded rest of a path whose route ends in `{…}`.
     pub path_rest: Option<String>,
-    /// The query without its `?`, not decoded.
-    pub query: Option<String>,
     /// All headers.
     pub headers: HeaderMap,
     /// Where a handler puts what the request's log line shall say.

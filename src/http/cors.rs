@@ -31,11 +31,7 @@ impl AllowedOrigins {
         match origins {
             [] => Self::None,
             list if list.iter().any(|origin| origin == "*") => Self::Any,
-            list => Self::These(
-                list.iter()
-                    .map(|origin| origin.trim_end_matches('/').to_owned())
-                    .collect(),
-            ),
+            list => Self::These(list.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect()),
         }
     }
 
@@ -55,25 +51,13 @@ impl AllowedOrigins {
         }
         if let Some(origin) = request.get(ORIGIN).and_then(|origin| self.allow(origin)) {
             response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            response.insert(
-                ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static(EXPOSED),
-            );
+            response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
     }
 
     /// Adds the answer to a preflight; `allow` are the methods of the path.
-    pub fn add_preflight_headers(
-        &self,
-        request: &HeaderMap,
-        allow: &str,
-        response: &mut HeaderMap,
-    ) {
-        if request
-            .get(ORIGIN)
-            .and_then(|origin| self.allow(origin))
-            .is_none()
-        {
+    pub fn add_preflight_headers(&self, request: &HeaderMap, allow: &str, response: &mut HeaderMap) {
+        if request.get(ORIGIN).and_then(|origin| self.allow(origin)).is_none() {
             return;
         }
         if let Ok(methods) = HeaderValue::from_str(allow) {
@@ -82,20 +66,14 @@ impl AllowedOrigins {
         if let Some(asked) = request.get(ACCESS_CONTROL_REQUEST_HEADERS) {
             response.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
         }
-        response.insert(
-            ACCESS_CONTROL_MAX_AGE,
-            HeaderValue::from_static(MAX_AGE_SECONDS),
-        );
+        response.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE_SECONDS));
     }
 
     fn allow(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         match self {
             Self::None => None,
             Self::Any => Some(HeaderValue::from_static("*")),
-            Self::These(list) => list
-                .iter()
-                .any(|known| known.as_bytes() == origin.as_bytes())
-                .then(|| origin.clone()),
+            Self::These(list) => list.iter().any(|known| known.as_bytes() == origin.as_bytes()).then(|| origin.clone()),
         }
     }
 }

@@ -27,35 +27,15 @@ pub fn filter(
     settings: Arc<HttpSettings>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone + Send + Sync + 'static {
     let dispatcher = Arc::new(Dispatcher { routes, settings });
-    let query = warp::query::raw()
-        .map(Some)
-        .or(warp::any().map(|| None))
-        .unify();
     warp::method()
         .and(warp::path::full())
-        .and(query)
         .and(warp::header::headers_cloned())
         .and(warp::ext::get::<Enclosed>())
         .and(warp::body::stream())
-        .then(
-            move |method, path: FullPath, query, headers, enclosed, body| {
-                let dispatcher = Arc::clone(&dispatcher);
-                async move {
-                    dispatcher
-                        .answer(
-                            Asked {
-                                method,
-                                path,
-                                query,
-                                headers,
-                                enclosed,
-                            },
-                            body,
-                        )
-                        .await
-                }
-            },
-        )
+        .then(move |method, path: FullPath, headers, enclosed, body| {
+            let dispatcher = Arc::clone(&dispatcher);
+            async move { dispatcher.answer(Asked { method, path, headers, enclosed }, body).await }
+        })
         .recover(|rejection: Rejection| async move {
             let error = ApiError::internal(format!("a filter refused: {rejection:?}"));
             Ok::<_, Infallible>(error.response(ErrorShape::OpenAi))
@@ -65,7 +45,6 @@ pub fn filter(
 struct Asked {
     method: Method,
     path: FullPath,
-    query: Option<String>,
     headers: HeaderMap,
     enclosed: Enclosed,
 }
@@ -84,29 +63,21 @@ impl Dispatcher {
         let request_headers = asked.headers.clone();
         let body = RequestBody::new(body, self.settings.body);
         let mut response = self.route(asked, body).await;
-        self.settings
-            .origins
-            .add_headers(&request_headers, response.headers_mut());
+        self.settings.origins.add_headers(&request_headers, response.headers_mut());
         response
     }
 
     async fn route(&self, asked: Asked, body: RequestBody) -> Response {
         let log = asked.enclosed.log.clone();
         let (shape, result) = match self.routes.find(&asked.method, asked.path.as_str()) {
-            Found::Route { route, rest } => {
-                (route.shape(), self.call(route, rest, asked, body).await)
-            }
+            Found::Route { route, rest } => (route.shape(), self.call(route, rest, asked, body).await),
             Found::OtherMethods { allow, .. } if asked.method == Method::OPTIONS => {
                 (ErrorShape::OpenAi, Ok(self.options(&asked.headers, &allow)))
             }
-            Found::OtherMethods { allow, shape } => (
-                shape,
-                Err(ApiError::method_not_allowed(asked.method.as_str(), allow)),
-            ),
-            Found::Nothing => (
-                ErrorShape::OpenAi,
-                Err(ApiError::unknown_path(asked.path.as_str())),
-            ),
+            Found::OtherMethods { allow, shape } => {
+                (shape, Err(ApiError::method_not_allowed(asked.method.as_str(), allow)))
+            }
+            Found::Nothing => (ErrorShape::OpenAi, Err(ApiError::unknown_path(asked.path.as_str()))),
         };
         result.unwrap_or_else(|error| {
             log.failed(&error);
@@ -121,19 +92,8 @@ impl Dispatcher {
         asked: Asked,
         body: RequestBody,
     ) -> Result<Response, ApiError> {
-        let Asked {
-            method,
-            query,
-            headers,
-            enclosed,
-            ..
-        } = asked;
-        let Enclosed {
-            request_id,
-            arrived,
-            log,
-            standing,
-        } = enclosed;
+        let Asked { method, headers, enclosed, .. } = asked;
+        let Enclosed { request_id, arrived, log, standing } = enclosed;
         let tenant = match (route.access(), standing) {
             (Access::Probe, _) => None,
             (Access::Key, Standing::Crowded) => return Err(ApiError::too_many_connections()),
@@ -144,23 +104,9 @@ impl Dispatcher {
             log.set_tenant(tenant);
         }
         let is_head = method == Method::HEAD;
-        let call = Call {
-            request_id,
-            tenant,
-            arrived,
-            method,
-            path_rest,
-            query,
-            headers,
-            log,
-            body,
-        };
+        let call = Call { request_id, tenant, arrived, path_rest, headers, log, body };
         let response = route.handle(call).await?;
-        Ok(if is_head {
-            without_body(response)
-        } else {
-            response
-        })
+        Ok(if is_head { without_body(response) } else { response })
     }
 
     fn options(&self, headers: &HeaderMap, allow: &str) -> Response {
@@ -168,14 +114,8 @@ impl Dispatcher {
         if let Ok(allow) = HeaderValue::from_str(allow) {
             response.headers_mut().insert(ALLOW, allow);
         }
-        if self
-            .settings
-            .origins
-            .is_preflight(&Method::OPTIONS, headers)
-        {
-            self.settings
-                .origins
-                .add_preflight_headers(headers, allow, response.headers_mut());
+        if self.settings.origins.is_preflight(&Method::OPTIONS, headers) {
+            self.settings.origins.add_preflight_headers(headers, allow, response.headers_mut());
         }
         response
     }
@@ -186,9 +126,7 @@ fn without_body(response: Response) -> Response {
     let length = response.body().size_hint().exact();
     let (mut parts, _) = response.into_parts();
     if let Some(length) = length {
-        parts
-            .headers
-            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     Response::from_parts(parts, Default::default())
 }

@@ -55,8 +55,7 @@ pub struct Enclosed {
     pub standing: Standing,
 }
 
-type Inner =
-    Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<InnerBody>> + Send + Sync>;
+type Inner = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<InnerBody>> + Send + Sync>;
 type InnerBody = Pin<Box<dyn Body<Data = Bytes, Error = warp::Error> + Send>>;
 
 /// The service behind every connection; cheap to clone.
@@ -70,10 +69,7 @@ impl Envelope {
     /// Wraps a service; `running` counts the requests whose response is not finished.
     pub fn new<S, B>(service: S, running: Arc<Gauge>) -> Self
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-            + Send
-            + Sync
-            + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
         S::Future: Send + 'static,
         B: Body<Data = Bytes, Error = warp::Error> + Send + 'static,
     {
@@ -90,33 +86,18 @@ impl Envelope {
     }
 
     /// Answers one request. Dropping the future or the body is what a vanished client looks like.
-    pub async fn answer(
-        &self,
-        mut request: Request<Incoming>,
-        standing: Standing,
-    ) -> Response<LoggedBody> {
+    pub async fn answer(&self, mut request: Request<Incoming>, standing: Standing) -> Response<LoggedBody> {
         let request_id = request_id(request.headers());
-        let mut line = LogLine::new(
-            Arc::clone(&request_id),
-            request.method().clone(),
-            request.uri().path().to_owned(),
-        );
+        let mut line = LogLine::new(Arc::clone(&request_id), request.method().clone(), request.uri().path().to_owned());
         let present = self.running.enter();
         let (log, arrived) = (line.log().clone(), line.arrived());
-        request.extensions_mut().insert(Enclosed {
-            request_id: request_id.clone(),
-            arrived,
-            log,
-            standing,
-        });
+        request.extensions_mut().insert(Enclosed { request_id: request_id.clone(), arrived, log, standing });
 
         let mut response = match catch(|| (self.inner)(request)).await {
             Ok(response) => response,
             Err(error) => {
                 line.log().failed(&error);
-                error
-                    .response(ErrorShape::OpenAi)
-                    .map(|body| Box::pin(body) as InnerBody)
+                error.response(ErrorShape::OpenAi).map(|body| Box::pin(body) as InnerBody)
             }
         };
         line.set_status(response.status());
@@ -132,27 +113,20 @@ where
     R: Future,
 {
     // Nothing is shared with the handler but the log, which bears a half-done change.
-    let answer = AssertUnwindSafe(async { call().await })
-        .catch_unwind()
-        .await;
-    answer
-        .map_err(|panic| ApiError::internal(format!("a handler panicked: {}", panic_text(&*panic))))
+    let answer = AssertUnwindSafe(async { call().await }).catch_unwind().await;
+    answer.map_err(|panic| ApiError::internal(format!("a handler panicked: {}", panic_text(&*panic))))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 fn add_headers(headers: &mut HeaderMap, request_id: &str, arrived: Instant, standing: Standing) {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(X_REQUEST_ID, id);
     }
-    headers.insert(
-        PROCESSING_MS,
-        HeaderValue::from(arrived.elapsed().as_millis() as u64),
-    );
+    headers.insert(PROCESSING_MS, HeaderValue::from(arrived.elapsed().as_millis() as u64));
     if standing != Standing::Welcome {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -160,17 +134,10 @@ fn add_headers(headers: &mut HeaderMap, request_id: &str, arrived: Instant, stan
 
 /// The caller's id if it is sane, else a new one.
 fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let given = headers
-        .get(X_REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
-        .filter(|id| is_sane(id));
+    let given = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_sane(id));
     match given {
         Some(id) => Arc::from(id),
-        None => Arc::from(format!(
-            "req-{:016x}{:016x}",
-            fastrand::u64(..),
-            fastrand::u64(..)
-        )),
+        None => Arc::from(format!("req-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))),
     }
 }
 
@@ -191,11 +158,7 @@ impl LoggedBody {
         if inner.is_end_stream() {
             line.set_body_ended();
         }
-        Self {
-            inner,
-            line,
-            _present: present,
-        }
+        Self { inner, line, _present: present }
     }
 }
 
@@ -222,6 +185,3 @@ impl Body for LoggedBody {
         self.inner.size_hint()
     }
 }
-
-#[cfg(test)]
-mod tests;

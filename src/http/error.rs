@@ -56,17 +56,8 @@ struct ContextNumbers {
 
 impl ApiError {
     /// 400 about the field at this path; `None` when no single field is at fault.
-    pub fn invalid(
-        param: impl Into<Option<String>>,
-        code: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
-        let mut error = Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_request_error",
-            code,
-            message,
-        );
+    pub fn invalid(param: impl Into<Option<String>>, code: &'static str, message: impl Into<String>) -> Self {
+        let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
         error.0.param = param.into();
         error
     }
@@ -74,87 +65,48 @@ impl ApiError {
     /// 404 for a path no route has.
     pub fn unknown_path(path: &str) -> Self {
         let message = format!("there is nothing at {path}");
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "invalid_request_error",
-            "not_found",
-            message,
-        )
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "not_found", message)
     }
 
     /// 404 for a model this server does not serve.
     pub fn unknown_model(name: &str) -> Self {
-        let message =
-            format!("the model `{name}` does not exist here; GET /v1/models lists what does");
-        let mut error = Self::new(
-            StatusCode::NOT_FOUND,
-            "invalid_request_error",
-            "model_not_found",
-            message,
-        );
+        let message = format!("the model `{name}` does not exist here; GET /v1/models lists what does");
+        let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message);
         error.0.param = Some("model".to_owned());
         error
     }
 
     /// 401; the message does not say what a valid key looks like.
     pub fn unauthorized() -> Self {
-        let message =
-            "a valid API key is needed: `Authorization: Bearer <key>` or `x-api-key: <key>`";
-        Self::new(
-            StatusCode::UNAUTHORIZED,
-            "authentication_error",
-            "invalid_api_key",
-            message,
-        )
+        let message = "a valid API key is needed: `Authorization: Bearer <key>` or `x-api-key: <key>`";
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", message)
     }
 
     /// 405; `allow` is the value of the `Allow` header.
     pub fn method_not_allowed(method: &str, allow: String) -> Self {
         let message = format!("{method} is not allowed here; allowed: {allow}");
-        let mut error = Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "invalid_request_error",
-            "method_not_allowed",
-            message,
-        );
+        let mut error =
+            Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message);
         error.0.allow = Some(allow);
         error
     }
 
     /// 408 for a request body that came too slowly.
     pub fn body_timeout(limit: Duration) -> Self {
-        let message = format!(
-            "the request body was not complete after {} s",
-            limit.as_secs()
-        );
-        Self::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "timeout_error",
-            "body_timeout",
-            message,
-        )
+        let message = format!("the request body was not complete after {} s", limit.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", "body_timeout", message)
     }
 
     /// 413 for a request body over the limit.
     pub fn payload_too_large(limit_bytes: u64) -> Self {
         let message = format!("the request body is larger than {limit_bytes} bytes");
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "invalid_request_error",
-            "request_too_large",
-            message,
-        )
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "request_too_large", message)
     }
 
     /// 415 for a body that is not plain JSON.
     pub fn unsupported_media_type(found: &str) -> Self {
         let message = format!("the request body must be application/json, not {found}");
-        Self::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "invalid_request_error",
-            "unsupported_media_type",
-            message,
-        )
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_media_type", message)
     }
 
     /// 503 for a connection over the limit of connections.
@@ -175,33 +127,16 @@ impl ApiError {
     /// 500; `detail` goes to the log and nowhere else.
     pub fn internal(detail: impl Into<String>) -> Self {
         let message = "internal error; the server's log has the cause under this request's id";
-        let mut error = Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "server_error",
-            "internal_error",
-            message,
-        );
+        let mut error = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", message);
         error.0.detail = Some(detail.into());
         error
     }
 
-    /// 503 with this code.
-    pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "server_error",
-            code,
-            message,
-        )
+    fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message)
     }
 
-    /// Any other error; prefer a constructor that says what happened.
-    pub fn new(
-        status: StatusCode,
-        kind: &'static str,
-        code: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             status,
             kind,
@@ -222,15 +157,14 @@ impl ApiError {
         self
     }
 
-    /// Sets `Retry-After`.
-    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+    fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Sets `x-should-retry`: whether another attempt can end differently.
-    pub fn with_should_retry(mut self, should_retry: ShouldRetry) -> Self {
-        self.0.should_retry = Some(should_retry == ShouldRetry::Yes);
+    /// Sets `x-should-retry: false`: the same request would end the same way.
+    fn not_worth_a_retry(mut self) -> Self {
+        self.0.should_retry = Some(false);
         self
     }
 
@@ -282,17 +216,9 @@ impl ApiError {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
         if let Some(retry) = self.0.should_retry {
-            headers.insert(
-                SHOULD_RETRY,
-                HeaderValue::from_static(if retry { "true" } else { "false" }),
-            );
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static(if retry { "true" } else { "false" }));
         }
-        if let Some(allow) = self
-            .0
-            .allow
-            .as_deref()
-            .and_then(|allow| HeaderValue::from_str(allow).ok())
-        {
+        if let Some(allow) = self.0.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
             headers.insert(ALLOW, allow);
         }
         if self.0.status == StatusCode::UNAUTHORIZED {
@@ -315,67 +241,35 @@ impl ApiError {
     }
 }
 
-/// Whether another attempt can end differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShouldRetry {
-    /// It can.
-    Yes,
-    /// It cannot.
-    No,
-}
-
 /// `Retry-After` counts whole seconds; 0 would invite a busy loop.
 fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_millis()
-        .div_ceil(1000)
-        .clamp(1, u128::from(u32::MAX)) as u64
+    wait.as_millis().div_ceil(1000).clamp(1, u128::from(u32::MAX)) as u64
 }
 
 impl From<GenerateError> for ApiError {
     fn from(error: GenerateError) -> Self {
         let message = error.to_string();
         match error {
-            GenerateError::InvalidRequest { param, message } => {
-                Self::invalid(param, "invalid_value", message)
-            }
-            GenerateError::ContextLengthExceeded {
-                prompt_tokens,
-                context_tokens,
-            } => {
+            GenerateError::InvalidRequest { param, message } => Self::invalid(param, "invalid_value", message),
+            GenerateError::ContextLengthExceeded { prompt_tokens, context_tokens } => {
                 let mut error = Self::invalid(None, "context_length_exceeded", message);
-                error.0.context = Some(ContextNumbers {
-                    prompt_tokens,
-                    context_tokens,
-                });
+                error.0.context = Some(ContextNumbers { prompt_tokens, context_tokens });
                 error
             }
-            GenerateError::Overloaded { retry_after, .. } => Self::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "rate_limit_error",
-                "rate_limit_exceeded",
-                message,
-            )
-            .with_retry_after(retry_after),
-            GenerateError::ModelLoading => {
-                Self::unavailable("model_loading", message).with_retry_after(LOADING_RETRY)
+            GenerateError::Overloaded { retry_after, .. } => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message)
+                    .with_retry_after(retry_after)
             }
+            GenerateError::ModelLoading => Self::unavailable("model_loading", message).with_retry_after(LOADING_RETRY),
             GenerateError::EngineDown { retry_after, .. } => {
                 Self::unavailable("engine_down", message).with_retry_after(retry_after)
             }
-            GenerateError::DeadlineExceeded { .. } => Self::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "timeout_error",
-                "deadline_exceeded",
-                message,
-            )
-            .with_should_retry(ShouldRetry::No),
+            GenerateError::DeadlineExceeded { .. } => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", "deadline_exceeded", message)
+                    .not_worth_a_retry()
+            }
             GenerateError::ShuttingDown => Self::shutting_down(),
-            GenerateError::ClientGone => Self::new(
-                client_closed_request(),
-                "client_gone",
-                "client_gone",
-                message,
-            ),
+            GenerateError::ClientGone => Self::new(client_closed_request(), "client_gone", "client_gone", message),
             GenerateError::Internal(detail) => Self::internal(detail),
         }
     }

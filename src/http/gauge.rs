@@ -12,9 +12,7 @@ pub struct Gauge {
 
 impl Default for Gauge {
     fn default() -> Self {
-        Self {
-            count: watch::Sender::new(0),
-        }
+        Self { count: watch::Sender::new(0) }
     }
 }
 
@@ -37,11 +35,7 @@ impl Gauge {
     /// Waits until there are `wanted` exactly. Cancel safe.
     pub async fn reached(&self, wanted: usize) {
         // The sender lives in `self`, so the channel cannot close while this waits.
-        let _ = self
-            .count
-            .subscribe()
-            .wait_for(|count| *count == wanted)
-            .await;
+        let _ = self.count.subscribe().wait_for(|count| *count == wanted).await;
     }
 }
 

@@ -22,10 +22,7 @@ pub fn routes(status: watch::Receiver<Status>) -> Vec<Route> {
         }
     };
     vec![
-        Route::get("/livez", |_| async {
-            Ok(reply(StatusCode::OK, &json!({ "status": "ok" })))
-        })
-        .probe(),
+        Route::get("/livez", |_| async { Ok(reply(StatusCode::OK, &json!({ "status": "ok" }))) }).probe(),
         Route::get("/readyz", ready()).probe(),
         Route::get("/health", ready()),
     ]
@@ -35,14 +32,8 @@ fn readiness(status: &Status) -> (StatusCode, Value) {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     match status {
         Status::Ready => (StatusCode::OK, json!({ "status": "ok" })),
-        Status::Restarting { cause } => (
-            unavailable,
-            json!({ "status": "restarting", "cause": cause }),
-        ),
-        Status::Loading { progress } => (
-            unavailable,
-            json!({ "status": "loading", "progress": progress }),
-        ),
+        Status::Restarting { cause } => (unavailable, json!({ "status": "restarting", "cause": cause })),
+        Status::Loading { progress } => (unavailable, json!({ "status": "loading", "progress": progress })),
         Status::Held { cause, retry_after } => {
             let body = json!({ "status": "engine_down", "cause": cause, "retry_after_s": retry_after.as_secs() });
             (unavailable, body)
@@ -54,8 +45,6 @@ fn readiness(status: &Status) -> (StatusCode, Value) {
 fn reply(code: StatusCode, body: &Value) -> Response {
     let mut response = Response::new(body.to_string().into());
     *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -93,15 +93,7 @@ impl LogLine {
     /// Starts the clock. The path goes without its query, which may hold secrets.
     pub fn new(request_id: Arc<str>, method: Method, path: String) -> Self {
         let log = RequestLog::default();
-        Self {
-            request_id,
-            method,
-            path,
-            arrived: Instant::now(),
-            status: None,
-            body_ended: false,
-            log,
-        }
+        Self { request_id, method, path, arrived: Instant::now(), status: None, body_ended: false, log }
     }
 
     /// The handlers' side.
@@ -125,9 +117,7 @@ impl LogLine {
     }
 
     fn outcome(&self, facts: &Facts) -> Outcome {
-        let refused = self
-            .status
-            .is_some_and(|status| status.is_client_error() || status.is_server_error());
+        let refused = self.status.is_some_and(|status| status.is_client_error() || status.is_server_error());
         match facts.error.as_ref().map(ApiError::code) {
             Some("client_gone") => Outcome::ClientGone,
             Some(_) => Outcome::Error,
@@ -144,12 +134,7 @@ impl Drop for LogLine {
         if let Some(error) = &facts.error
             && let Some(detail) = error.detail()
         {
-            tracing::error!(
-                request_id = &*self.request_id,
-                code = error.code(),
-                detail,
-                "request failed inside"
-            );
+            tracing::error!(request_id = &*self.request_id, code = error.code(), detail, "request failed inside");
         }
         tracing::info!(
             request_id = &*self.request_id,

@@ -73,13 +73,7 @@ impl Route {
         R: Future<Output = Result<Response, ApiError>> + Send + 'static,
     {
         let handler: Handler = Arc::new(move |call| Box::pin(handler(call)));
-        Self {
-            method,
-            path,
-            access: Access::Key,
-            shape: ErrorShape::OpenAi,
-            handler,
-        }
+        Self { method, path, access: Access::Key, shape: ErrorShape::OpenAi, handler }
     }
 
     /// Who may call.
@@ -99,10 +93,7 @@ impl Route {
 
     /// `Some` if the path is this route's; inside it the undecoded rest, if the route takes one.
     fn matches<'p>(&self, path: &'p str) -> Option<Option<&'p str>> {
-        let alias = self
-            .path
-            .strip_prefix(PREFIX)
-            .filter(|alias| alias.starts_with('/'));
+        let alias = self.path.strip_prefix(PREFIX).filter(|alias| alias.starts_with('/'));
         matches(self.path, path).or_else(|| matches(alias?, path))
     }
 
@@ -119,10 +110,7 @@ impl std::fmt::Debug for Route {
 
 fn matches<'p>(pattern: &str, path: &'p str) -> Option<Option<&'p str>> {
     match pattern.split_once('{') {
-        Some((start, _)) => path
-            .strip_prefix(start)
-            .filter(|rest| !rest.is_empty())
-            .map(Some),
+        Some((start, _)) => path.strip_prefix(start).filter(|rest| !rest.is_empty()).map(Some),
         None => (pattern == path).then_some(None),
     }
 }
@@ -166,32 +154,17 @@ impl RouteTable {
             "" => "/",
             path => path,
         };
-        let mut same_path = self
-            .routes
-            .iter()
-            .filter_map(|route| Some((route, route.matches(path)?)));
-        let Some((first, _)) = same_path.clone().next() else {
-            return Found::Nothing;
-        };
+        let mut same_path = self.routes.iter().filter_map(|route| Some((route, route.matches(path)?)));
+        let Some((first, _)) = same_path.clone().next() else { return Found::Nothing };
         match same_path.find(|(route, _)| route.answers(method)) {
-            Some((route, rest)) => Found::Route {
-                route,
-                rest: rest.map(percent_decode),
-            },
-            None => Found::OtherMethods {
-                allow: self.allow(path),
-                shape: first.shape,
-            },
+            Some((route, rest)) => Found::Route { route, rest: rest.map(percent_decode) },
+            None => Found::OtherMethods { allow: self.allow(path), shape: first.shape },
         }
     }
 
     fn allow(&self, path: &str) -> String {
         let mut allow: Vec<&str> = Vec::new();
-        for route in self
-            .routes
-            .iter()
-            .filter(|route| route.matches(path).is_some())
-        {
+        for route in self.routes.iter().filter(|route| route.matches(path).is_some()) {
             allow.push(route.method.as_str());
             if route.method == Method::GET {
                 allow.push("HEAD");

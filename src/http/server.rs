@@ -10,12 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use hyper_util::service::TowerToHyperService;
 use ractor::{ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::http::connection::Connections;
+use crate::http::context::HttpSettings;
+use crate::http::dispatch;
 use crate::http::envelope::Envelope;
+use crate::http::route::{Route, RouteTable};
 
 /// Pause after the process ran out of file descriptors or buffers, in the hope that connections close meanwhile.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -44,6 +48,17 @@ pub struct HttpServerArgs {
     pub connections: Arc<Connections>,
     /// What answers them.
     pub envelope: Envelope,
+}
+
+impl HttpServerArgs {
+    /// Puts the HTTP side together; nothing is accepted before [`HttpServer::start`].
+    pub fn new(listener: TcpListener, routes: Vec<Route>, settings: Arc<HttpSettings>) -> Self {
+        let connections = Connections::new(settings.connections);
+        let filter = dispatch::filter(RouteTable::new(routes), settings);
+        let service = TowerToHyperService::new(warp::service(filter));
+        let envelope = Envelope::new(service, Arc::clone(connections.running()));
+        Self { listener: Arc::new(listener), connections, envelope }
+    }
 }
 
 /// Owns the accept loop.
@@ -84,9 +99,7 @@ impl HttpServer {
         args: HttpServerArgs,
     ) -> Result<HttpServerState, ActorProcessingErr> {
         let accepting = tokio::spawn(async move {
-            let failure = AssertUnwindSafe(accept_until_failure(&args))
-                .catch_unwind()
-                .await;
+            let failure = AssertUnwindSafe(accept_until_failure(&args)).catch_unwind().await;
             let error = failure.unwrap_or_else(|_| io::Error::other("the accept loop panicked"));
             // An actor that is gone needs no telling.
             let _ = myself.cast(HttpServerMsg::AcceptFailed { error });
@@ -114,9 +127,7 @@ async fn accept_until_failure(args: &HttpServerArgs) -> io::Error {
                 args.connections.serve(socket, slot, args.envelope.clone());
             }
             Err(error) => match AcceptError::of(&error) {
-                AcceptError::Connection => {
-                    tracing::debug!(%error, "connection lost while it was accepted")
-                }
+                AcceptError::Connection => tracing::debug!(%error, "connection lost while it was accepted"),
                 AcceptError::Exhausted => {
                     tracing::warn!(%error, "no connection can be accepted");
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;

@@ -1,2 +1,3 @@
-//! stub
-fn main() {}
+//! Tests against the real binary.
+
+mod command_line;

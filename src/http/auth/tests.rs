@@ -2,30 +2,27 @@ use hyper::HeaderMap;
 
 use super::KeyRing;
 
+fn ring<const N: usize>(keys: [&str; N]) -> KeyRing {
+    KeyRing::of_hashes(keys.map(|key| *blake3::hash(key.as_bytes()).as_bytes()))
+}
+
 fn headers(name: &'static str, value: &str) -> HeaderMap {
     HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
 }
 
 #[test]
 fn each_configured_key_opens_in_either_header_under_its_own_name() {
-    let ring = KeyRing::of_keys(["alpha", "beta"]);
-    let alpha = ring
-        .check(&headers("authorization", "Bearer alpha"))
-        .unwrap()
-        .unwrap();
+    let ring = ring(["alpha", "beta"]);
+    let alpha = ring.check(&headers("authorization", "Bearer alpha")).unwrap().unwrap();
     let beta = ring.check(&headers("x-api-key", "beta")).unwrap().unwrap();
     assert_ne!(alpha, beta);
     assert_eq!(alpha.as_str().len(), 8);
-    assert_eq!(
-        ring.check(&headers("authorization", "bearer  alpha "))
-            .unwrap(),
-        Some(alpha)
-    );
+    assert_eq!(ring.check(&headers("authorization", "bearer  alpha ")).unwrap(), Some(alpha));
 }
 
 #[test]
 fn no_key_and_a_wrong_key_are_the_same_401() {
-    let ring = KeyRing::of_keys(["alpha"]);
+    let ring = ring(["alpha"]);
     for wrong in [
         HeaderMap::new(),
         headers("authorization", "Bearer alph"),
@@ -34,19 +31,11 @@ fn no_key_and_a_wrong_key_are_the_same_401() {
         headers("x-api-key", ""),
     ] {
         let error = ring.check(&wrong).unwrap_err();
-        assert_eq!(
-            (error.status().as_u16(), error.code()),
-            (401, "invalid_api_key")
-        );
+        assert_eq!((error.status().as_u16(), error.code()), (401, "invalid_api_key"));
     }
 }
 
 #[test]
 fn without_configured_keys_everybody_is_let_in_unnamed() {
     assert_eq!(KeyRing::default().check(&HeaderMap::new()).unwrap(), None);
-}
-
-#[test]
-fn the_keys_themselves_are_not_kept() {
-    assert!(!format!("{:?}", KeyRing::of_keys(["alpha"])).contains("alpha"));
 }

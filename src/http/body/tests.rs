@@ -24,11 +24,7 @@ struct Message {
 fn refusal(body: &str) -> (&'static str, Option<String>, String) {
     let error = parse_json::<Wanted>(body.as_bytes()).unwrap_err();
     assert_eq!(error.status(), 400);
-    (
-        error.code(),
-        error.param().map(str::to_owned),
-        error.message().to_owned(),
-    )
+    (error.code(), error.param().map(str::to_owned), error.message().to_owned())
 }
 
 #[test]
@@ -41,14 +37,8 @@ fn bad_json_names_line_and_column() {
 #[test]
 fn a_wrong_type_names_the_path_of_the_field() {
     let (code, param, message) = refusal(r#"{"messages": [{"content": "a"}, {"content": 3}]}"#);
-    assert_eq!(
-        (code, param.as_deref()),
-        ("invalid_type", Some("messages[1].content"))
-    );
-    assert_eq!(
-        message,
-        "`messages[1].content`: invalid type: integer `3`, expected a string"
-    );
+    assert_eq!((code, param.as_deref()), ("invalid_type", Some("messages[1].content")));
+    assert_eq!(message, "`messages[1].content`: invalid type: integer `3`, expected a string");
 }
 
 #[test]
@@ -60,10 +50,7 @@ fn a_number_out_of_the_type_is_an_invalid_value() {
 fn a_missing_field_is_named_with_its_own_path() {
     assert_eq!(refusal("{}").1.as_deref(), Some("messages"));
     let (code, param, _) = refusal(r#"{"messages": [{}]}"#);
-    assert_eq!(
-        (code, param.as_deref()),
-        ("missing_required_parameter", Some("messages[0].content"))
-    );
+    assert_eq!((code, param.as_deref()), ("missing_required_parameter", Some("messages[0].content")));
 }
 
 #[test]
@@ -80,31 +67,16 @@ fn only_an_object_will_do_and_nothing_after_it() {
 }
 
 fn body(chunks: &[&'static str], max_bytes: u64) -> RequestBody {
-    let chunks: Vec<_> = chunks
-        .iter()
-        .map(|chunk| Ok::<_, warp::Error>(Bytes::from_static(chunk.as_bytes())))
-        .collect();
-    RequestBody::new(
-        stream::iter(chunks),
-        BodyLimits {
-            max_bytes,
-            deadline: Duration::from_secs(5),
-        },
-    )
+    let chunks: Vec<_> =
+        chunks.iter().map(|chunk| Ok::<_, warp::Error>(Bytes::from_static(chunk.as_bytes()))).collect();
+    RequestBody::new(stream::iter(chunks), BodyLimits { max_bytes, deadline: Duration::from_secs(5) })
 }
 
 fn headers(content_type: Option<&'static str>) -> HeaderMap {
-    content_type
-        .into_iter()
-        .map(|value| (CONTENT_TYPE, value.parse().unwrap()))
-        .collect()
+    content_type.into_iter().map(|value| (CONTENT_TYPE, value.parse().unwrap())).collect()
 }
 
-async fn read(
-    chunks: &[&'static str],
-    max_bytes: u64,
-    headers: &HeaderMap,
-) -> Result<Wanted, ApiError> {
+async fn read(chunks: &[&'static str], max_bytes: u64, headers: &HeaderMap) -> Result<Wanted, ApiError> {
     body(chunks, max_bytes).read_json(headers).await
 }
 
@@ -112,56 +84,26 @@ async fn read(
 async fn a_body_of_exactly_the_limit_is_read_and_one_byte_more_is_413() {
     let chunks = ["{\"messages\"", ": []}"];
     assert!(read(&chunks, 16, &headers(None)).await.is_ok());
-    assert!(
-        read(&["{\"messages\": []}"], 16, &headers(None))
-            .await
-            .is_ok()
-    );
-    assert_eq!(
-        read(&chunks, 15, &headers(None))
-            .await
-            .unwrap_err()
-            .status(),
-        413
-    );
+    assert!(read(&["{\"messages\": []}"], 16, &headers(None)).await.is_ok());
+    assert_eq!(read(&chunks, 15, &headers(None)).await.unwrap_err().status(), 413);
 }
 
 #[tokio::test]
 async fn bytes_are_counted_whatever_the_length_header_says() {
     let mut lying = headers(None);
     lying.insert(CONTENT_LENGTH, "2".parse().unwrap());
-    assert_eq!(
-        read(&["{\"messages\"", ": []}"], 10, &lying)
-            .await
-            .unwrap_err()
-            .status(),
-        413
-    );
+    assert_eq!(read(&["{\"messages\"", ": []}"], 10, &lying).await.unwrap_err().status(), 413);
     lying.insert(CONTENT_LENGTH, "11".parse().unwrap());
-    assert_eq!(
-        read(&["{}"], 10, &lying).await.unwrap_err().code(),
-        "request_too_large"
-    );
+    assert_eq!(read(&["{}"], 10, &lying).await.unwrap_err().code(), "request_too_large");
 }
 
 #[tokio::test]
 async fn json_in_all_its_spellings_is_read_and_the_rest_is_415() {
     let body = ["{\"messages\": []}"];
-    for accepted in [
-        "application/json",
-        "Application/JSON; charset=utf-8",
-        "application/merge-patch+json",
-    ] {
-        assert!(
-            read(&body, 99, &headers(Some(accepted))).await.is_ok(),
-            "{accepted}"
-        );
+    for accepted in ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"] {
+        assert!(read(&body, 99, &headers(Some(accepted))).await.is_ok(), "{accepted}");
     }
-    for refused in [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-    ] {
+    for refused in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
         let error = read(&body, 99, &headers(Some(refused))).await.unwrap_err();
         assert_eq!(error.status(), 415, "{refused}");
     }
@@ -169,17 +111,8 @@ async fn json_in_all_its_spellings_is_read_and_the_rest_is_415() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_never_ends_is_408_at_the_deadline() {
-    let limits = BodyLimits {
-        max_bytes: 99,
-        deadline: Duration::from_secs(5),
-    };
+    let limits = BodyLimits { max_bytes: 99, deadline: Duration::from_secs(5) };
     let mut body = RequestBody::new(stream::pending::<Result<Bytes, warp::Error>>(), limits);
-    let error = body
-        .read_json::<Wanted>(&HeaderMap::new())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.status().as_u16(), error.code()),
-        (408, "body_timeout")
-    );
+    let error = body.read_json::<Wanted>(&HeaderMap::new()).await.unwrap_err();
+    assert_eq!((error.status().as_u16(), error.code()), (408, "body_timeout"));
 }

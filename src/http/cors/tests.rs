@@ -5,12 +5,7 @@ use super::AllowedOrigins;
 fn request(pairs: &[(&'static str, &str)]) -> HeaderMap {
     pairs
         .iter()
-        .map(|(name, value)| {
-            (
-                name.parse::<hyper::header::HeaderName>().unwrap(),
-                value.parse().unwrap(),
-            )
-        })
+        .map(|(name, value)| (name.parse::<hyper::header::HeaderName>().unwrap(), value.parse().unwrap()))
         .collect()
 }
 
@@ -24,10 +19,7 @@ fn answer(origins: &AllowedOrigins, origin: &str) -> HeaderMap {
 fn cors_is_off_without_configured_origins() {
     let off = AllowedOrigins::of_list(&[]);
     assert!(answer(&off, "https://a.example").is_empty());
-    let asked = request(&[
-        ("origin", "https://a.example"),
-        ("access-control-request-method", "POST"),
-    ]);
+    let asked = request(&[("origin", "https://a.example"), ("access-control-request-method", "POST")]);
     assert!(!off.is_preflight(&Method::OPTIONS, &asked));
 }
 
@@ -36,12 +28,7 @@ fn a_listed_origin_is_echoed_and_another_gets_nothing() {
     let listed = AllowedOrigins::of_list(&["https://a.example/".to_owned()]);
     let allowed = answer(&listed, "https://a.example");
     assert_eq!(allowed["access-control-allow-origin"], "https://a.example");
-    assert!(
-        allowed["access-control-expose-headers"]
-            .to_str()
-            .unwrap()
-            .contains("x-request-id")
-    );
+    assert!(allowed["access-control-expose-headers"].to_str().unwrap().contains("x-request-id"));
     let refused = answer(&listed, "https://a.example.evil");
     assert_eq!(refused.len(), 1);
     assert_eq!(refused["vary"], "origin");
@@ -53,17 +40,11 @@ fn a_preflight_allows_whatever_headers_the_client_wants_to_send() {
     let asked = request(&[
         ("origin", "https://a.example"),
         ("access-control-request-method", "POST"),
-        (
-            "access-control-request-headers",
-            "authorization,x-stainless-os",
-        ),
+        ("access-control-request-headers", "authorization,x-stainless-os"),
     ]);
     assert!(any.is_preflight(&Method::OPTIONS, &asked));
     let mut response = HeaderMap::new();
     any.add_preflight_headers(&asked, "POST, OPTIONS", &mut response);
-    assert_eq!(
-        response["access-control-allow-headers"],
-        "authorization,x-stainless-os"
-    );
+    assert_eq!(response["access-control-allow-headers"], "authorization,x-stainless-os");
     assert_eq!(response["access-control-allow-methods"], "POST, OPTIONS");
 }

@@ -8,10 +8,7 @@ use super::{ApiError, ErrorShape, whole_seconds};
 
 #[test]
 fn context_overflow_names_both_numbers_under_the_code_agents_look_for() {
-    let error = ApiError::from(GenerateError::ContextLengthExceeded {
-        prompt_tokens: 900,
-        context_tokens: 512,
-    });
+    let error = ApiError::from(GenerateError::ContextLengthExceeded { prompt_tokens: 900, context_tokens: 512 });
     assert_eq!(error.status(), 400);
     assert_eq!(
         error.or_param("messages").body(ErrorShape::OpenAi),
@@ -28,10 +25,7 @@ fn context_overflow_names_both_numbers_under_the_code_agents_look_for() {
 
 #[test]
 fn overload_is_429_with_a_wait_in_whole_seconds() {
-    let overloaded = GenerateError::Overloaded {
-        limit: 8,
-        retry_after: Duration::from_millis(2300),
-    };
+    let overloaded = GenerateError::Overloaded { limit: 8, retry_after: Duration::from_millis(2300) };
     let response = ApiError::from(overloaded).response(ErrorShape::OpenAi);
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()[RETRY_AFTER], "3");
@@ -40,10 +34,7 @@ fn overload_is_429_with_a_wait_in_whole_seconds() {
 
 #[test]
 fn a_passed_deadline_is_not_worth_a_retry() {
-    let passed = GenerateError::DeadlineExceeded {
-        which: "queue",
-        limit: Duration::from_secs(3),
-    };
+    let passed = GenerateError::DeadlineExceeded { which: "queue", limit: Duration::from_secs(3) };
     let response = ApiError::from(passed).response(ErrorShape::OpenAi);
     assert_eq!(response.status(), 408);
     assert_eq!(response.headers()["x-should-retry"], "false");
@@ -59,25 +50,15 @@ fn internal_details_stay_in_the_log() {
 
 #[test]
 fn an_engine_that_is_down_says_why_and_when_it_is_tried_again() {
-    let down = GenerateError::EngineDown {
-        cause: "out of memory".to_owned(),
-        retry_after: Duration::from_secs(60),
-    };
+    let down = GenerateError::EngineDown { cause: "out of memory".to_owned(), retry_after: Duration::from_secs(60) };
     let error = ApiError::from(down);
     assert!(error.message().contains("out of memory"));
     let response = error.response(ErrorShape::OpenAi);
-    assert_eq!(
-        (response.status().as_u16(), &response.headers()[RETRY_AFTER]),
-        (503, &"60".parse().unwrap())
-    );
+    assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &"60".parse().unwrap()));
 }
 
 #[test]
 fn the_seed_shape_has_success_and_error_only() {
-    let body = ApiError::invalid("prompt".to_owned(), "invalid_value", "the prompt is empty")
-        .body(ErrorShape::Cllm);
-    assert_eq!(
-        body,
-        json!({"success": false, "error": "the prompt is empty"})
-    );
+    let body = ApiError::invalid("prompt".to_owned(), "invalid_value", "the prompt is empty").body(ErrorShape::Cllm);
+    assert_eq!(body, json!({"success": false, "error": "the prompt is empty"}));
 }

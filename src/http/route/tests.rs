@@ -16,9 +16,7 @@ fn table() -> RouteTable {
 
 fn found(method: Method, path: &str) -> String {
     match table().find(&method, path) {
-        Found::Route { route, rest } => format!("{route:?} {}", rest.unwrap_or_default())
-            .trim_end()
-            .to_owned(),
+        Found::Route { route, rest } => format!("{route:?} {}", rest.unwrap_or_default()).trim_end().to_owned(),
         Found::OtherMethods { allow, .. } => format!("allow {allow}"),
         Found::Nothing => "nothing".to_owned(),
     }
@@ -26,14 +24,8 @@ fn found(method: Method, path: &str) -> String {
 
 #[test]
 fn v1_routes_are_served_without_the_prefix_and_no_others() {
-    assert_eq!(
-        found(Method::POST, "/v1/chat/completions"),
-        "POST /v1/chat/completions"
-    );
-    assert_eq!(
-        found(Method::POST, "/chat/completions"),
-        "POST /v1/chat/completions"
-    );
+    assert_eq!(found(Method::POST, "/v1/chat/completions"), "POST /v1/chat/completions");
+    assert_eq!(found(Method::POST, "/chat/completions"), "POST /v1/chat/completions");
     assert_eq!(found(Method::GET, "/models/a"), "GET /v1/models/{id} a");
     assert_eq!(found(Method::POST, "/v1/generate"), "nothing");
     assert_eq!(found(Method::GET, "/v1"), "nothing");
@@ -49,27 +41,15 @@ fn a_trailing_slash_does_not_matter() {
 
 #[test]
 fn a_known_path_tells_its_methods() {
-    assert_eq!(
-        found(Method::GET, "/chat/completions"),
-        "allow POST, OPTIONS"
-    );
-    assert_eq!(
-        found(Method::DELETE, "/v1/models"),
-        "allow GET, HEAD, OPTIONS"
-    );
+    assert_eq!(found(Method::GET, "/chat/completions"), "allow POST, OPTIONS");
+    assert_eq!(found(Method::DELETE, "/v1/models"), "allow GET, HEAD, OPTIONS");
     assert_eq!(found(Method::HEAD, "/v1/models"), "GET /v1/models");
 }
 
 #[test]
 fn a_model_id_may_hold_slashes_and_escapes() {
-    assert_eq!(
-        found(Method::GET, "/v1/models/org/name"),
-        "GET /v1/models/{id} org/name"
-    );
-    assert_eq!(
-        found(Method::GET, "/v1/models/org%2Fna%20me"),
-        "GET /v1/models/{id} org/na me"
-    );
+    assert_eq!(found(Method::GET, "/v1/models/org/name"), "GET /v1/models/{id} org/name");
+    assert_eq!(found(Method::GET, "/v1/models/org%2Fna%20me"), "GET /v1/models/{id} org/na me");
 }
 
 #[test]

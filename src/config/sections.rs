@@ -1,0 +1,248 @@
+//! Every key of the configuration: name, type, default, range and documentation, each written once.
+//!
+//! Names of the project's first configuration file keep working, units and all; new durations and sizes carry their
+//! unit in the name.
+
+use std::path::PathBuf;
+
+use cllm_actors::engine::spec::{Alphabet, FlashAttention, KvType, SplitMode};
+
+use super::api_key::ApiKey;
+use super::field::{Field, choice};
+use super::rule::{self, Rule};
+use super::schema::{Key, section};
+
+/// Most milliseconds of any duration: one week.
+const WEEK_MS: i128 = 7 * 24 * 3600 * 1000;
+
+/// Most seconds of any duration: one week.
+const WEEK_S: f64 = 7.0 * 24.0 * 3600.0;
+
+/// Most tokens of anything: 2^30.
+const MANY_TOKENS: i128 = 1 << 30;
+
+section! {
+    /// The HTTP server.
+    pub struct Server at (server) {
+        /// Host name or IP address to listen on.
+        host: String = "127.0.0.1".to_owned(), Rule::Text(rule::host);
+        /// TCP port to listen on; 0 takes any free one.
+        port: u16 = 8080, Rule::Integer(0, 65_535);
+        /// Worker threads of the HTTP side. Generation does not run on them.
+        num_threads: u32 = 4, Rule::Integer(1, 1024);
+        /// Fewest worker threads, whatever `num_threads` says.
+        min_threads: u32 = 2, Rule::Integer(1, 1024);
+        /// Accepted for old files; `true` is refused, because there is no such backend.
+        use_libtorch: bool = false;
+        /// Most open connections; beyond it only the probes are answered.
+        max_connections: u32 = 1024, Rule::Integer(1, 1_000_000);
+        /// Longest time until the head of a request is there, and for a connection to idle, in milliseconds.
+        header_timeout_ms: u64 = 10_000, Rule::Integer(1, WEEK_MS);
+        /// Largest request body, in MiB.
+        max_body_mb: u32 = 16, Rule::Integer(1, 1024);
+        /// Longest time that running requests get to finish at shutdown, in seconds.
+        shutdown_timeout: f64 = 30.0, Rule::Number(0.0, WEEK_S);
+        /// Keys of which a client must show one, plain or as `blake3:<64 hex digits>`; empty: no key is asked for.
+        api_keys: Vec<ApiKey> = Vec::new();
+        /// Origins whose pages may call the API from a browser; `*` stands for all.
+        cors_origins: Vec<String> = Vec::new(), Rule::Text(rule::origin);
+    }
+}
+
+section! {
+    /// The model.
+    pub struct Model at (model) {
+        /// GGUF file. Needed by every engine but `fake`.
+        path: Option<PathBuf> = None, Rule::Text(rule::not_empty);
+        /// A further name under which clients may ask for the model.
+        alias: Option<String> = None, Rule::Text(rule::not_empty);
+        /// Most tokens of one request, prompt and answer together.
+        max_context_length: u32 = 2048, Rule::Integer(1, MANY_TOKENS);
+        /// Quantization the file should have, such as `q4_k_m`; another one in the file is a warning. Empty: any.
+        quantization: String = String::new();
+    }
+}
+
+section! {
+    /// Who runs next, and for how long.
+    pub struct Scheduler at (scheduler) {
+        /// Most tokens generated for one request, whatever it asks for; 0: no limit but the context.
+        max_iterations: u32 = 0, Rule::Integer(0, MANY_TOKENS);
+        /// Longest time an admitted request waits for its first prefill chunk, in milliseconds; 0: no limit.
+        batch_timeout_ms: u64 = 0, Rule::Integer(0, WEEK_MS);
+        /// Sequences that run at once. The smallest of this, `resources.max_batch_size` and
+        /// `backend.llama_cpp.n_seq_max` counts; 16 when none is set.
+        max_batch_size: Option<u32> = None, Rule::Integer(1, 256);
+        /// Longest time from a request's arrival to its last token, in seconds.
+        request_timeout: f64 = 600.0, Rule::Number(0.001, WEEK_S);
+        /// Longest time from a request's arrival until the engine takes it, in milliseconds.
+        queue_timeout_ms: Option<u64> = None, Rule::Integer(1, WEEK_MS);
+        /// Longest time from a request's arrival to its first token, in milliseconds.
+        first_token_timeout_ms: Option<u64> = None, Rule::Integer(1, WEEK_MS);
+        /// Most requests in the system, running and queued; a further one is answered with 429.
+        max_queue: u32 = 1024, Rule::Integer(1, 1_000_000);
+        /// Most prompt tokens prefilled per step, beside one token for each running sequence.
+        step_tokens: u32 = 256, Rule::Integer(16, 1_048_576);
+        /// Accepted for old files: nothing is polled here.
+        loop_interval: u64 = 10, Rule::Integer(0, WEEK_MS);
+        /// Time between heartbeats of an idle engine, in milliseconds.
+        idle_loop_interval: u64 = 100, Rule::Integer(0, WEEK_MS);
+        /// Accepted for old files: nothing is polled here.
+        wait_poll_interval_ms: u64 = 10, Rule::Integer(0, WEEK_MS);
+    }
+}
+
+section! {
+    /// What the model's context may hold.
+    pub struct Resources at (resources) {
+        /// Sequences that run at once; see `scheduler.max_batch_size`.
+        max_batch_size: Option<u32> = None, Rule::Integer(1, 256);
+        /// Prefixes that stay in the KV cache after their requests ended. Running and retained sequences are
+        /// together at most 256; more are lowered.
+        kv_cache_max_size: u32 = 32, Rule::Integer(0, 1_000_000);
+        /// Most MiB of KV for retained prefixes; 0: no bound but the context.
+        kv_cache_max_memory_mb: u64 = 0, Rule::Integer(0, 1 << 30);
+    }
+}
+
+section! {
+    /// Finished answers kept for equal requests.
+    pub struct Cache at (cache) {
+        /// Most answers kept; 0: none.
+        default_max_size: u32 = 1000, Rule::Integer(0, 10_000_000);
+        /// Most MiB of answers kept; 0: no bound but `default_max_size`.
+        default_max_memory_mb: u64 = 256, Rule::Integer(0, 1 << 30);
+        /// Fill level at which eviction starts.
+        eviction_threshold: f64 = 0.9, Rule::Number(0.0, 1.0);
+        /// Time between sweeps, in milliseconds.
+        cleanup_interval: u64 = 1000, Rule::Integer(1, WEEK_MS);
+    }
+}
+
+section! {
+    /// The engine.
+    pub struct Backend at (backend) {
+        /// Where llama.cpp runs: in a thread of the server, or in a process of its own; or `fake`, which computes nothing.
+        engine: Engine = Engine::Thread;
+        /// Time without progress after which the engine is taken for hung, in milliseconds.
+        watchdog_ms: u64 = 10_000, Rule::Integer(100, WEEK_MS);
+    }
+    with {
+        /// Parameters of llama.cpp, under its own names.
+        llama_cpp: LlamaCpp;
+        /// The fake engine, for tests and for trying things without a model.
+        fake: Fake;
+    }
+}
+
+section! {
+    /// Parameters of llama.cpp, under its own names.
+    pub struct LlamaCpp at (backend.llama_cpp) {
+        /// Tokens of KV over all sequences. Unset: `model.max_context_length` for each running sequence, lowered to
+        /// what memory allows.
+        n_ctx: Option<u32> = None, Rule::Integer(1, MANY_TOKENS);
+        /// Most tokens in one step; at least as many as running and retained sequences together.
+        n_batch: u32 = 2048, Rule::Integer(1, 1_048_576);
+        /// Most tokens computed at once; at most `n_batch`.
+        n_ubatch: u32 = 512, Rule::Integer(1, 1_048_576);
+        /// Compute threads; 0: one per physical core.
+        n_threads: u32 = 0, Rule::Integer(0, 1024);
+        /// Layers on the GPU; -1: all.
+        n_gpu_layers: i32 = 0, Rule::Integer(-1, 100_000);
+        /// Sequences that run at once; see `scheduler.max_batch_size`.
+        n_seq_max: Option<u32> = None, Rule::Integer(1, 256);
+        /// Map the model file instead of reading it.
+        use_mmap: bool = true;
+        /// Keep the model from being swapped out.
+        use_mlock: bool = false;
+        /// Element type of the K cache.
+        type_k: KvType = KvType::F16;
+        /// Element type of the V cache; the quantised ones need flash attention.
+        type_v: KvType = KvType::F16;
+        /// Whether flash attention is used.
+        flash_attn: FlashAttention = FlashAttention::Auto;
+        /// Index of the GPU that does what is not split.
+        main_gpu: u32 = 0, Rule::Integer(0, 255);
+        /// How a model is split over GPUs.
+        split_mode: SplitMode = SplitMode::Layer;
+        /// Share of the model on each GPU; empty: by free memory.
+        tensor_split: Vec<f32> = Vec::new(), Rule::NumberFrom(0.0);
+        /// Names of the ggml devices to use; empty: all.
+        devices: Vec<String> = Vec::new(), Rule::Text(rule::not_empty);
+    }
+}
+
+section! {
+    /// The fake engine, for tests and for trying things without a model.
+    pub struct Fake at (backend.fake) {
+        /// Tokens of KV over all sequences.
+        n_ctx: u32 = 65_536, Rule::Integer(1, MANY_TOKENS);
+        /// Most tokens of one request, in place of `model.max_context_length`.
+        max_context_length: u32 = 4096, Rule::Integer(1, MANY_TOKENS);
+        /// Most tokens in one step.
+        n_batch: u32 = 2048, Rule::Integer(1, 1_048_576);
+        /// Time of a step, in microseconds.
+        step_time_us: u64 = 0, Rule::Integer(0, WEEK_MS);
+        /// Time of each token in a step, added to the step's, in microseconds.
+        token_time_us: u64 = 0, Rule::Integer(0, WEEK_MS);
+        /// Time to load, in milliseconds.
+        load_time_ms: u64 = 0, Rule::Integer(0, WEEK_MS);
+        /// Loading fails with this cause.
+        load_failure: Option<String> = None;
+        /// One token in so many ends the text; unset: it never ends by itself.
+        end_every: Option<u32> = None, Rule::Integer(1, MANY_TOKENS);
+        /// What it speaks: lower-case letters, or characters of several tokens.
+        alphabet: Alphabet = Alphabet::Ascii;
+        /// Decoding this text crashes the engine.
+        poison: Option<String> = None, Rule::Text(rule::not_empty);
+        /// Decoding this text hangs the engine.
+        hang: Option<String> = None, Rule::Text(rule::not_empty);
+    }
+}
+
+section! {
+    /// The server's log, on stderr.
+    pub struct Logging at (logging) {
+        /// `off`, `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,cllm_actors=debug`.
+        level: String = "info".to_owned(), Rule::Text(rule::log_filter);
+        /// Lines for people, or one JSON object per line.
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
+/// The whole schema, in the order of the file.
+pub(super) const SECTIONS: &[&[Key]] = &[
+    Server::KEYS,
+    Model::KEYS,
+    Scheduler::KEYS,
+    Resources::KEYS,
+    Cache::KEYS,
+    Backend::KEYS,
+    LlamaCpp::KEYS,
+    Fake::KEYS,
+    Logging::KEYS,
+];
+
+/// Where the engine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// llama.cpp in a process of its own.
+    Process,
+    /// llama.cpp in a thread of the server.
+    Thread,
+    /// No llama.cpp and no model.
+    Fake,
+}
+
+choice!(Engine: "process" = Process, "thread" = Thread, "fake" = Fake);
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object per line.
+    Json,
+}
+
+choice!(LogFormat: "text" = Text, "json" = Json);

@@ -1,0 +1,127 @@
+//! The configuration as the rest of the program takes it: durations, engine and system.
+
+use std::time::Duration;
+
+use cllm_actors::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
+use cllm_actors::request::Deadlines;
+use cllm_actors::system::SystemArgs;
+
+use super::sections::{Engine, Scheduler, Server};
+use super::{Config, MAX_SEQUENCES};
+
+/// Sequences that run at once when no key says otherwise.
+const DEFAULT_RUNNING: u32 = 16;
+
+impl Config {
+    /// Sequences that run at once, 1 to 256: the smallest of the keys that are set, 16 when none is.
+    pub fn running(&self) -> u32 {
+        self.running_limits().into_iter().flatten().min().unwrap_or(DEFAULT_RUNNING)
+    }
+
+    pub(super) const fn running_limits(&self) -> [Option<u32>; 3] {
+        [self.scheduler.max_batch_size, self.resources.max_batch_size, self.backend.llama_cpp.n_seq_max]
+    }
+
+    /// Sequences that keep a prefix beside those that run; together they are at most 256.
+    pub fn retained(&self) -> u32 {
+        self.resources.kv_cache_max_size.min(MAX_SEQUENCES - self.running())
+    }
+
+    /// The engine to start.
+    ///
+    /// `model.path` is set for every engine but the fake one in a configuration that was loaded to serve.
+    pub fn engine_spec(&self) -> EngineSpec {
+        match self.backend.engine {
+            Engine::Fake => EngineSpec::Fake(self.fake_spec()),
+            Engine::Process | Engine::Thread => EngineSpec::Llama(Box::new(self.llama_spec())),
+        }
+    }
+
+    /// Everything the actor system is started with.
+    pub fn system_args(&self) -> SystemArgs {
+        let max_iterations = self.scheduler.max_iterations;
+        SystemArgs {
+            instance: "cllm".to_owned(),
+            engine: self.engine_spec(),
+            max_queue: self.scheduler.max_queue,
+            step_tokens: self.scheduler.step_tokens,
+            max_iterations: (max_iterations > 0).then_some(max_iterations),
+        }
+    }
+
+    fn llama_spec(&self) -> LlamaSpec {
+        let llama = self.backend.llama_cpp.clone();
+        LlamaSpec {
+            path: self.model.path.clone().unwrap_or_default(),
+            n_ctx: llama.n_ctx,
+            max_context_length: self.model.max_context_length.min(llama.n_ctx.unwrap_or(u32::MAX)),
+            running: self.running(),
+            retained: self.retained(),
+            n_batch: llama.n_batch,
+            n_ubatch: llama.n_ubatch.min(llama.n_batch),
+            n_threads: llama.n_threads,
+            n_gpu_layers: llama.n_gpu_layers,
+            use_mmap: llama.use_mmap,
+            use_mlock: llama.use_mlock,
+            type_k: llama.type_k,
+            type_v: llama.type_v,
+            flash_attn: llama.flash_attn,
+            main_gpu: llama.main_gpu,
+            split_mode: llama.split_mode,
+            tensor_split: llama.tensor_split,
+            devices: llama.devices,
+        }
+    }
+
+    fn fake_spec(&self) -> FakeSpec {
+        let fake = self.backend.fake.clone();
+        FakeSpec {
+            n_ctx: fake.n_ctx,
+            max_context_length: fake.max_context_length,
+            running: self.running(),
+            retained: self.retained(),
+            n_batch: fake.n_batch,
+            step_time: Duration::from_micros(fake.step_time_us),
+            token_time: Duration::from_micros(fake.token_time_us),
+            load_time: Duration::from_millis(fake.load_time_ms),
+            load_failure: fake.load_failure,
+            end_every: fake.end_every,
+            alphabet: fake.alphabet,
+            poison: fake.poison,
+            hang: fake.hang,
+        }
+    }
+}
+
+impl Server {
+    /// Worker threads of the runtime.
+    pub fn worker_threads(&self) -> usize {
+        self.num_threads.max(self.min_threads) as usize
+    }
+
+    /// Longest time a client may take to send the head of a request.
+    pub const fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms)
+    }
+
+    /// Longest time that running requests get to finish at shutdown.
+    pub fn shutdown_timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.shutdown_timeout)
+    }
+
+    /// Largest request body, in bytes.
+    pub const fn max_body_bytes(&self) -> u64 {
+        self.max_body_mb as u64 * 1024 * 1024
+    }
+}
+
+impl Scheduler {
+    /// The deadlines of a request that asks for none.
+    pub fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            queue: self.queue_timeout_ms.map(Duration::from_millis),
+            first_token: self.first_token_timeout_ms.map(Duration::from_millis),
+            total: Duration::from_secs_f64(self.request_timeout),
+        }
+    }
+}

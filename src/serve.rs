@@ -1,0 +1,180 @@
+//! Runs the server from its start to its last response: binds early, waits for the model, says so in one line, and
+//! stops in order when it is told to.
+
+mod settings;
+mod signals;
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cllm_actors::GenerateError;
+use cllm_actors::engine::spec::EngineSpec;
+use cllm_actors::names;
+use cllm_actors::system::{Status, System};
+use ractor::SpawnErr;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::http::connection::Connections;
+use crate::http::context::{AppState, HttpSettings};
+use crate::http::health;
+use crate::http::route::Route;
+use crate::http::server::{HttpServer, HttpServerArgs};
+
+pub use signals::{Signal, Signals};
+
+/// How long the actors get to stop when no request runs any more.
+const ACTORS_STOP_TIME: Duration = Duration::from_secs(5);
+
+/// Builds the routes of the API.
+pub type ApiRoutes = fn(AppState, EngineSpec) -> Vec<Route>;
+
+/// Why the server never served, or no longer does.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, not ours or not allowed.
+    #[error("failed to listen on {host}:{port}")]
+    Listen {
+        /// As configured.
+        host: String,
+        /// As configured.
+        port: u16,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No signal handler could be installed.
+    #[error("failed to listen for signals")]
+    Signals(#[source] io::Error),
+    /// The actors did not start.
+    #[error("failed to start the actors")]
+    Actors(#[source] GenerateError),
+    /// The actor that accepts connections did not start.
+    #[error("failed to start the http actor")]
+    Http(#[source] SpawnErr),
+    /// The model did not load at the first try.
+    #[error("failed to load the model: {cause}")]
+    FirstLoad {
+        /// What the engine says.
+        cause: String,
+    },
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// In order: what ran has finished, or had its time.
+    InOrder,
+    /// At once, by a second signal.
+    AtOnce(Signal),
+}
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// Whatever keeps the server from serving for the first time; afterwards errors are dealt with inside.
+pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeError> {
+    let mut signals = Signals::listen().map_err(ServeError::Signals)?;
+    let listener = bind(&config.server.host, config.server.port).await?;
+    let address = listener.local_addr().map_err(|source| listen_error(config, source))?;
+    let settings = Arc::new(settings::of_config(config));
+    let args = config.system_args();
+    let engine = args.engine.clone();
+    let system = System::start(args).await.map_err(ServeError::Actors)?;
+
+    let mut all = health::routes(system.status());
+    all.extend(routes(AppState { system: system.clone(), settings: Arc::clone(&settings) }, engine));
+    let http = HttpServerArgs::new(listener, all, Arc::clone(&settings));
+    let connections = Arc::clone(&http.connections);
+    start_http(&system, config, http).await?;
+
+    tokio::select! {
+        loaded = first_load(system.status()) => if let Err(error) = loaded {
+            end(&system, &connections).await;
+            return Err(error);
+        },
+        signal = signals.next() => {
+            tracing::info!(%signal, "stopping before the model was loaded");
+            return Ok(until_second_signal(&mut signals, end(&system, &connections)).await);
+        }
+    }
+    announce(address, &settings.model_id);
+    let signal = signals.next().await;
+    tracing::info!(%signal, requests = connections.running().count(), "stopping");
+    Ok(until_second_signal(&mut signals, stop(&system, &connections, &settings)).await)
+}
+
+async fn bind(host: &str, port: u16) -> Result<TcpListener, ServeError> {
+    let listener = TcpListener::bind((host, port)).await;
+    listener.map_err(|source| ServeError::Listen { host: host.to_owned(), port, source })
+}
+
+fn listen_error(config: &Config, source: io::Error) -> ServeError {
+    ServeError::Listen { host: config.server.host.clone(), port: config.server.port, source }
+}
+
+/// Puts the `http` actor under the root supervisor.
+async fn start_http(system: &System, config: &Config, args: HttpServerArgs) -> Result<(), ServeError> {
+    let instance = config.system_args().instance;
+    let name = format!("{instance}/{}", names::HTTP);
+    match system.root() {
+        Some(root) => HttpServer::start(name, args, root).await.map(drop).map_err(ServeError::Http),
+        None => Err(ServeError::Actors(GenerateError::ShuttingDown)),
+    }
+}
+
+/// Waits for the first end of loading. Later failures are the supervisors' business; the first one ends the server,
+/// since a file that is wrong stays wrong.
+async fn first_load(mut status: watch::Receiver<Status>) -> Result<(), ServeError> {
+    let settled = status.wait_for(|status| !matches!(status, Status::Loading { .. })).await;
+    match settled.as_deref() {
+        Ok(Status::Held { cause, .. } | Status::Restarting { cause }) => {
+            Err(ServeError::FirstLoad { cause: cause.clone() })
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(ServeError::FirstLoad { cause: "the actors are gone".to_owned() }),
+    }
+}
+
+/// The one line on stdout: scripts wait for it and read the port from it.
+fn announce(address: SocketAddr, model: &str) {
+    let line = format!("cllm ready at http://{address} (model {model})\n");
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
+        tracing::warn!(%error, "the line that says the server is ready could not be printed");
+    }
+    tracing::info!(%address, model, "ready");
+}
+
+async fn until_second_signal(signals: &mut Signals, stopping: impl Future<Output = ()>) -> Stopped {
+    tokio::select! {
+        () = stopping => Stopped::InOrder,
+        signal = signals.next() => Stopped::AtOnce(signal),
+    }
+}
+
+/// Not ready, nothing new, what runs may finish.
+async fn stop(system: &System, connections: &Arc<Connections>, settings: &HttpSettings) {
+    system.drain();
+    connections.drain();
+    if tokio::time::timeout(settings.shutdown_timeout, connections.idle()).await.is_err() {
+        tracing::warn!(requests = connections.running().count(), "requests are ended by the shutdown timeout");
+    }
+    end(system, connections).await;
+}
+
+/// Stops the actors first: a request still open then gets to say why it ends.
+async fn end(system: &System, connections: &Arc<Connections>) {
+    connections.drain();
+    if tokio::time::timeout(ACTORS_STOP_TIME, system.stop()).await.is_err() {
+        tracing::warn!("the actors did not stop in time");
+    }
+    connections.shut_down().await;
+}
+
+#[cfg(test)]
+mod tests;

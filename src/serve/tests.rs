@@ -1,0 +1,34 @@
+use std::time::Duration;
+
+use cllm_actors::system::Status;
+use tokio::sync::watch;
+
+use super::first_load;
+use crate::serve::Signal;
+
+#[tokio::test]
+async fn a_model_that_fails_at_the_first_try_ends_the_server_with_its_cause() {
+    for failed in [
+        Status::Restarting { cause: "not a GGUF file".to_owned() },
+        Status::Held { cause: "not a GGUF file".to_owned(), retry_after: Duration::from_secs(60) },
+    ] {
+        let (status, follow) = watch::channel(Status::Loading { progress: 0.0 });
+        let waiting = tokio::spawn(first_load(follow));
+        status.send_replace(Status::Loading { progress: 0.5 });
+        status.send_replace(failed);
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "failed to load the model: not a GGUF file");
+    }
+}
+
+#[tokio::test]
+async fn a_loaded_model_lets_the_server_go_on() {
+    let (status, follow) = watch::channel(Status::Loading { progress: 1.0 });
+    status.send_replace(Status::Ready);
+    first_load(follow).await.unwrap();
+}
+
+#[test]
+fn a_second_signal_exits_with_the_code_a_shell_expects() {
+    assert_eq!((Signal::Interrupt.exit_code(), Signal::Terminate.exit_code()), (130, 143));
+}
