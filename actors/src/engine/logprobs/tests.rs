@@ -31,7 +31,8 @@ proptest! {
         prop_assert_eq!(result.top.len(), top_n.min(slow.len()));
         for ((id, bytes, logprob), (token, expected)) in result.top.iter().zip(&slow) {
             prop_assert_eq!(id, token);
-            prop_assert_eq!(&bytes[..], format!("w{token}").as_bytes());
+            let word = format!("w{token}");
+            prop_assert_eq!(&bytes[..], word.as_bytes());
             prop_assert!((f64::from(*logprob) - expected).abs() < 1e-5);
         }
     }

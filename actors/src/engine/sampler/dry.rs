@@ -12,17 +12,11 @@ use crate::engine::model::Vocabulary;
 use crate::engine::protocol::Token;
 use crate::sampling::DryParams;
 
-/// The greatest power of e that a float holds.
-const MAX_LN: f32 = 88.722_84;
-/// A base up to this counts as 1: it needs no limit of the exponent.
-const FLAT_BASE: f32 = 1.000_001;
-
 /// The penalty and what it must remember.
 pub(super) struct Dry {
     multiplier: f32,
     base: f32,
     allowed: usize,
-    max_exponent: i32,
     window: Window,
     breakers: Breakers,
 }
@@ -44,10 +38,8 @@ impl Dry {
         }
         let window = Window::new(tokens, params.penalty_last_n);
         let breakers = Breakers::new(&params.sequence_breakers, window.tokens(), vocabulary);
-        let limited = params.base > FLAT_BASE;
-        let max_exponent = if limited { (MAX_LN / params.base.ln()) as i32 } else { i32::MAX };
         let allowed = params.allowed_length as usize;
-        Some(Self { multiplier: params.multiplier, base: params.base, allowed, max_exponent, window, breakers })
+        Some(Self { multiplier: params.multiplier, base: params.base, allowed, window, breakers })
     }
 
     /// Takes note of an emitted token.
@@ -79,6 +71,7 @@ impl Dry {
     /// Gathers the continuations, by token and length; single-token breakers are free.
     fn collect(&self, tokens: &[Token], limit: usize, scratch: &mut DryScratch) {
         scratch.continuations.clear();
+        scratch.continuations.reserve(tokens.len());
         for (k, &length) in scratch.lengths.iter().enumerate().skip(1) {
             let (length, next) = (length.min(limit), tokens[tokens.len() - k]);
             if length >= self.allowed && !self.breakers.is_whole(next) {
@@ -88,9 +81,10 @@ impl Dry {
         scratch.continuations.sort_unstable();
     }
 
+    /// Finite, so that it leaves a token some chance when there is no other.
     fn penalty(&self, length: usize) -> f32 {
-        let exponent = i32::try_from(length - self.allowed).unwrap_or(i32::MAX).min(self.max_exponent);
-        self.multiplier * self.base.powi(exponent)
+        let exponent = i32::try_from(length - self.allowed).unwrap_or(i32::MAX);
+        (self.multiplier * self.base.powi(exponent)).min(f32::MAX)
     }
 }
 

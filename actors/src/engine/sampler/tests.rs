@@ -155,9 +155,11 @@ proptest! {
     #[test]
     fn any_row_gives_a_token_of_it_and_greedy_the_first_greatest(row in row(1..300), seed in any::<u64>()) {
         let in_row = 0..row.len() as Token;
-        prop_assert!(in_row.contains(&sample(&everything(seed), &row)));
-        prop_assert!(in_row.contains(&sample(&SamplingParams { top_k: 0, ..everything(seed) }, &row)));
-        prop_assert!(in_row.contains(&sample(&neutral(), &row)));
+        let all = SamplingParams { top_k: 0, ..everything(seed) };
+        for params in [everything(seed), all, neutral()] {
+            let token = sample(&params, &row);
+            prop_assert!(in_row.contains(&token), "{}", token);
+        }
         let greatest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let first = row.iter().position(|&logit| logit == greatest).unwrap_or(0);
         prop_assert_eq!(sample(&greedy(), &row), first as Token);
@@ -168,7 +170,8 @@ proptest! {
         prop_assume!(row.iter().any(|&logit| logit > f32::NEG_INFINITY));
         for params in [SamplingParams { seed: Some(seed), ..neutral() }, SamplingParams { top_k, ..everything(seed) }] {
             let params = SamplingParams { ignore_eos: false, ..params };
-            prop_assert!(row[sample(&params, &row) as usize] > f32::NEG_INFINITY);
+            let logit = row[sample(&params, &row) as usize];
+            prop_assert!(logit > f32::NEG_INFINITY, "{}", logit);
         }
     }
 }
@@ -213,15 +216,14 @@ fn ignored_end_tokens_are_never_drawn() {
 
 #[test]
 fn ignored_end_tokens_are_not_drawn_even_when_all_else_is_banned() {
-    let logit_bias = (0..8).map(|token| (token, f32::NEG_INFINITY)).collect();
     for params in [greedy(), neutral()] {
+        let logit_bias = (0..8).map(|token| (token, f32::NEG_INFINITY)).collect();
         let params = SamplingParams { ignore_eos: true, logit_bias, ..params };
         let mut row = [0.0; 10];
         row[5] = 1.0;
         assert_eq!(sample(&params, &row), 5);
         row[..8].fill(f32::NAN);
         assert_eq!(sample(&params, &row), 0);
-        return;
     }
 }
 

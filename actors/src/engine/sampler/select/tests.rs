@@ -55,7 +55,7 @@ fn equal_logits_are_taken_by_id() {
 fn nan_and_negative_infinity_are_never_found() {
     let mut row = vec![f32::NAN; 300];
     row[200] = f32::NEG_INFINITY;
-    assert_eq!(top(&row, 5), []);
+    assert!(top(&row, 5).is_empty());
     row[299] = f32::MIN;
     assert_eq!(top(&row, 5), [299]);
 }

@@ -88,23 +88,23 @@ fn agrees(params: &SamplingParams, row: &[f32]) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn top_p_of_all_tokens_keeps_what_a_full_sort_keeps(row in row(1..1500), top_p in 0.001_f32..1.0) {
+    fn top_p_of_all_tokens_keeps_what_a_full_sort_keeps(row in row(1..600), top_p in 0.001_f32..1.0) {
         agrees(&SamplingParams { top_p, ..neutral() }, &row)?;
     }
 
     #[test]
-    fn min_p_of_all_tokens_keeps_what_a_full_sort_keeps(row in row(1..1500), min_p in 0.0_f32..1.0) {
+    fn min_p_of_all_tokens_keeps_what_a_full_sort_keeps(row in row(1..600), min_p in 0.0_f32..1.0) {
         agrees(&SamplingParams { min_p, ..neutral() }, &row)?;
     }
 
     #[test]
-    fn typical_keeps_what_a_full_sort_keeps(row in row(1..1500), typical_p in 0.001_f32..1.0) {
+    fn typical_keeps_what_a_full_sort_keeps(row in row(1..600), typical_p in 0.001_f32..1.0) {
         agrees(&SamplingParams { typical_p, ..neutral() }, &row)?;
     }
 
     #[test]
     fn the_chain_keeps_what_full_sorts_keep(
-        row in row(1..1500),
+        row in row(1..600),
         top_k in 0_u32..300,
         top_p in 0.001_f32..1.1,
         min_p in -0.1_f32..0.5,
@@ -119,7 +119,7 @@ proptest! {
 /// freedom: mean 1, and with these sizes below 1.6 in all but one of ten thousand runs. The seed is fixed.
 fn assert_distribution(params: &SamplingParams, row: &[f32], chances: &[(Token, f64)]) {
     let powered = chances.iter().map(|&(token, p)| (token, p.powf(1.0 / f64::from(params.temperature)))).collect();
-    let (count, mut sampler, mut scratch) = (200_000, sampler(params), Scratch::new(row.len()));
+    let (count, mut sampler, mut scratch) = (50_000, sampler(params), Scratch::new(row.len()));
     let mut counts = vec![0_u32; row.len()];
     for _ in 0..count {
         counts[sampler.sample(row, &mut scratch) as usize] += 1;
