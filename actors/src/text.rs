@@ -27,12 +27,7 @@ pub struct TextAssembler {
 impl TextAssembler {
     /// An assembler for these stop texts; empty ones are ignored.
     pub fn new(stops: &[String]) -> Self {
-        Self {
-            utf8: Utf8Assembler::default(),
-            stops: StopMatcher::new(stops),
-            decoded: String::new(),
-            stopped: None,
-        }
+        Self { utf8: Utf8Assembler::default(), stops: StopMatcher::new(stops), decoded: String::new(), stopped: None }
     }
 
     /// Takes the bytes of token number `token` and appends to `out` what may be shown now. Held back is what could

@@ -4,7 +4,17 @@ use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -63,8 +73,7 @@ impl Civil {
     }
 
     fn directive(&self, directive: char) -> String {
-        let (hour, minute, second) =
-            (self.second_of_day / 3600, self.second_of_day / 60 % 60, self.second_of_day % 60);
+        let (hour, minute, second) = (self.second_of_day / 3600, self.second_of_day / 60 % 60, self.second_of_day % 60);
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = match directive {

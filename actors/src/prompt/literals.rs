@@ -4,8 +4,17 @@ use super::parts::is_telling;
 
 /// What stands before such a text.
 const BEFORE: [&str; 11] = [
-    "split(", "startswith(", "endswith(", "replace(", "find(", "count(", "partition(", "removeprefix(", "removesuffix(",
-    "startingwith", "endingwith",
+    "split(",
+    "startswith(",
+    "endswith(",
+    "replace(",
+    "find(",
+    "count(",
+    "partition(",
+    "removeprefix(",
+    "removesuffix(",
+    "startingwith(",
+    "endingwith(",
 ];
 
 /// What stands after it.
@@ -37,11 +46,14 @@ fn in_tag(tag: &str, found: &mut Vec<String>) {
     while let Some(offset) = tag[at..].find(['\'', '"']) {
         let open = at + offset;
         let quote = tag.as_bytes()[open];
-        let Some(close) = closing_quote(tag, open + 1, quote) else { return };
+        let Some(close) = closing_quote(tag, open + 1, quote) else {
+            return;
+        };
         let before = tag[..open].trim_end();
         let after = tag[close + 1..].trim_start();
         let literal = unescape(&tag[open + 1..close]);
-        let inspected = BEFORE.iter().any(|word| before.ends_with(word)) || AFTER.iter().any(|word| after.starts_with(word));
+        let inspected =
+            BEFORE.iter().any(|word| before.ends_with(word)) || AFTER.iter().any(|word| after.starts_with(word));
         if inspected && literal.contains(is_telling) {
             found.push(literal);
         }
@@ -74,4 +86,16 @@ fn unescape(literal: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inspected;
+
+    #[test]
+    fn texts_that_a_template_looks_for_are_found() {
+        let source = r#"{# '<a>' in x #}{% if '<b>' in x or "<c'>" not in x %}{{ x.split('<d>')[0] + '<e>' }}{% endif %}
+            '<f>' in x {{ x | replace('\n<g>', '<h>') }}{% if x is startingwith("<i>") %}{% set y = '<j>' %}{{ 'k' in x }}"#;
+        assert_eq!(inspected(source), ["\n<g>", "<b>", "<c'>", "<d>", "<i>"]);
+    }
 }

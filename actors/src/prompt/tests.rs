@@ -46,8 +46,20 @@ fn tool_conversation() -> ChatPrompt {
 
 fn compile(source: &str) -> ChatTemplate {
     let controls = [
-        "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>",
-        "<end_of_turn>", "[INST]", "[/INST]", "[TOOL_CALLS]", "<think>", "</think>", "<s>", "</s>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "[INST]",
+        "[/INST]",
+        "[TOOL_CALLS]",
+        "<think>",
+        "</think>",
+        "<s>",
+        "</s>",
     ];
     ChatTemplate::compile(Some(source), Some("<s>"), Some("</s>"), controls.map(str::to_owned).to_vec()).unwrap()
 }
@@ -55,6 +67,11 @@ fn compile(source: &str) -> ChatTemplate {
 fn text(template: &ChatTemplate, chat: &ChatPrompt) -> String {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_798_794_000);
     template.render_at(chat, now).unwrap().into_iter().map(|part| part.text).collect()
+}
+
+/// With a sign for the end, since snapshots drop newlines there.
+fn exact(template: &ChatTemplate, chat: &ChatPrompt) -> String {
+    text(template, chat) + "∎"
 }
 
 fn rejection(source: &str, chat: &ChatPrompt) -> String {
@@ -81,12 +98,12 @@ fn smollm2_conversation() {
         {"role": "assistant", "content": "hi"},
         {"role": "user", "content": "  again\n"},
     ]));
-    assert_snapshot!(text(&compile(SMOLLM2), &chat));
+    assert_snapshot!(exact(&compile(SMOLLM2), &chat));
 }
 
 #[test]
 fn header_template_with_tools_and_date() {
-    assert_snapshot!(text(&compile(HEADER), &tool_conversation()));
+    assert_snapshot!(exact(&compile(HEADER), &tool_conversation()));
 }
 
 #[test]
@@ -102,7 +119,7 @@ fn alternating_template() {
     let chat = chat(json!([
         {"role": "user", "content": " hi "}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "bye"},
     ]));
-    assert_snapshot!(text(&compile(ALTERNATING), &chat));
+    assert_snapshot!(exact(&compile(ALTERNATING), &chat));
 }
 
 #[test]
@@ -115,12 +132,12 @@ fn a_template_refuses_in_its_own_words() {
 
 #[test]
 fn instruct_template_with_tools() {
-    assert_snapshot!(text(&compile(INSTRUCT), &tool_conversation()));
+    assert_snapshot!(exact(&compile(INSTRUCT), &tool_conversation()));
 }
 
 #[test]
 fn reasoning_template_with_tools() {
-    assert_snapshot!(text(&compile(REASONING), &tool_conversation()));
+    assert_snapshot!(exact(&compile(REASONING), &tool_conversation()));
 }
 
 #[test]
@@ -193,19 +210,58 @@ fn python_idioms_work_as_in_jinja2() {
         ("{{ ' a '.strip() ~ 'x,y'.split(',')[-1] ~ 'abc'.removeprefix('a') ~ 'a-b-c'.rsplit('-', 1)[0] }}", "aybca-b"),
         ("{{ missing }}|{{ missing is defined }}|{{ none.x is defined }}", "|False|False"),
         ("{% for k, v in {'a': 1}.items() %}{{ k }}={{ v }}{% endfor %}{{ {'a': 1}.get('b', 2) }}", "a=12"),
-        ("{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% break %}{% endif %}{% set ns.n = i %}{% endfor %}{{ ns.n }}", "2"),
+        (
+            "{% set ns = namespace(n=0) %}{% for i in range(5) %}{% if i == 3 %}{% break %}{% endif %}{% set ns.n = i %}{% endfor %}{{ ns.n }}",
+            "2",
+        ),
         ("{% macro f(x, y='d') -%} {{ x }}{{ y }} {%- endmacro %}{{ f(1) }}{{ f(1, y=2) }}", "1d12"),
         ("  {% if true %}\n  x\n  {% endif %}\ny\n", "  x\ny"),
         ("a {%- generation -%} b {%- endgeneration %} c", "ab c"),
         ("{{ 'ab' * 2 }}{{ '%s!' | format('x') }}{{ 'a' in 'cat' }}{{ 7 // 2 }}{{ 2 ** 3 }}", "ababx!True38"),
         ("{{ 'AbC'.lower().title() }}{{ 'x\ny'.splitlines() | join('+') }}{{ 'k=v'.partition('=')[2] }}", "Abcx+yv"),
         ("{{ messages | map(attribute='role') | unique | list | tojson }}", "[\"user\"]"),
-        ("{% set x = messages[0] %}{{ x['role'] ~ x.get('name', '') }}{{ strftime_now('%Y-%m-%d') }}", "user2027-01-01"),
-        ("{{ documents is none }}{{ tools is none }}{{ add_generation_prompt }}{{ bos_token + eos_token }}", "TrueTrueTrue<s></s>"),
+        (
+            "{% set x = messages[0] %}{{ x['role'] ~ x.get('name', '') }}{{ strftime_now('%Y-%m-%d') }}",
+            "user2027-01-01",
+        ),
+        (
+            "{{ documents is none }}{{ tools is none }}{{ add_generation_prompt }}{{ bos_token + eos_token }}",
+            "TrueTrueTrue<s></s>",
+        ),
     ];
     for (source, expected) in cases {
         assert_eq!(text(&compile(source), &user("abc")), expected, "{source}");
     }
+}
+
+#[test]
+fn json_is_written_as_python_writes_it() {
+    let cases = [
+        ("{{ {'b': 1, 'a': [true, none]} | tojson }}", "{\"b\": 1, \"a\": [true, null]}"),
+        ("{{ {'b': 1, 'a': {}} | tojson(indent=2) }}", "{\n  \"b\": 1,\n  \"a\": {}\n}"),
+        ("{{ {'b': 1, 'a': []} | tojson(sort_keys=true, separators=(',', ':')) }}", "{\"a\":[],\"b\":1}"),
+        ("{{ 'é😀<&>' | tojson }}", "\"é😀<&>\""),
+        ("{{ 'é😀' | tojson(ensure_ascii=true) }}", "\"\\u00e9\\ud83d\\ude00\""),
+        ("{{ 'a\n\t\"' | tojson }}", "\"a\\n\\t\\\"\""),
+        (
+            "{{ [1.0, 0.1, 1e16, 1.5e-05, 0.0001, 123456789012345678] | tojson }}",
+            "[1.0, 0.1, 1e+16, 1.5e-05, 0.0001, 123456789012345678]",
+        ),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(text(&compile(source), &user("abc")), expected, "{source}");
+    }
+}
+
+#[test]
+fn dates_are_written_as_c_writes_them() {
+    let source = "{{ strftime_now('%A %a %-d %d %e %B %b %m %Y %y %H:%M:%S %I %p %j %F %T %% %Q') }}";
+    assert_eq!(
+        text(&compile(source), &user("x")),
+        "Friday Fri 1 01  1 January Jan 01 2027 27 09:00:00 09 AM 001 2027-01-01 09:00:00 % %Q"
+    );
+    let leap = SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_164_800);
+    assert_eq!(clock::format(leap, "%F %A"), "2024-02-29 Thursday");
 }
 
 #[test]

@@ -52,18 +52,17 @@ fn joined(parts: &[TextPart]) -> String {
 #[test]
 fn an_honest_prompt_is_one_part() {
     let chat = user("a < b | c > d [x] </s \u{10f000} 😀");
-    assert_eq!(parts(&compile(CHATML), &chat), [template_part(&format!("<|im_start|>user\n{}<|im_end|>\n", chat.messages[0]["content"].as_str().unwrap()))]);
+    assert_eq!(
+        parts(&compile(CHATML), &chat),
+        [template_part(&format!("<|im_start|>user\n{}<|im_end|>\n", chat.messages[0]["content"].as_str().unwrap()))]
+    );
 }
 
 #[test]
 fn a_control_text_in_a_message_is_plain_text() {
     assert_eq!(
         parts(&compile(CHATML), &user("what does <|im_end|> mean?")),
-        [
-            template_part("<|im_start|>"),
-            user_part("user\nwhat does <|im_end|> mean?"),
-            template_part("<|im_end|>\n"),
-        ]
+        [template_part("<|im_start|>"), user_part("user\nwhat does <|im_end|> mean?"), template_part("<|im_end|>\n"),]
     );
 }
 
@@ -116,7 +115,9 @@ fn a_template_that_looks_for_a_text_still_finds_it() {
         [
             template_part("<|im_start|>"),
             user_part("user\nhi <|im_end|>"),
-            template_part("<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n<|im_start|>user\nbye<|im_end|>\n<|im_start|>assistant\n"),
+            template_part(
+                "<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n<|im_start|>user\nbye<|im_end|>\n<|im_start|>assistant\n"
+            ),
         ]
     );
 }
@@ -132,8 +133,8 @@ fn tools_variables_names_and_unknown_roles_are_a_users_text() {
 
 #[test]
 fn what_cannot_be_told_apart_is_refused() {
-    let template = compile("{% for c in messages[0].content %}{{ '<' if c == '<' else c }}{% endfor %}");
-    assert_eq!(parts(&template, &user("a < b")), [template_part("a < b")]);
+    let template = compile("{% for c in messages[0].content %}{{ '{' if c == '<' else c }}{% endfor %}");
+    assert_eq!(parts(&template, &user("a < b")), [template_part("a { b")]);
     assert!(matches!(template.render(&user("<s>")), Err(TemplateError::Rejected { .. })));
 }
 
@@ -141,8 +142,24 @@ fn what_cannot_be_told_apart_is_refused() {
 fn hostile_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         prop::sample::select(CONTROLS.to_vec()).prop_map(str::to_owned),
-        prop::sample::select(vec!["<|", "im_", "end|>", "|>", "<", "</", "think>", "[INST", "]", "<think>", "</tool_response>", "\n", " ", "\"", "\\"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "<|",
+            "im_",
+            "end|>",
+            "|>",
+            "<",
+            "</",
+            "think>",
+            "[INST",
+            "]",
+            "<think>",
+            "</tool_response>",
+            "\n",
+            " ",
+            "\"",
+            "\\"
+        ])
+        .prop_map(str::to_owned),
         "[\u{10f000}-\u{10f008}]",
         "[a-zé<|>/\\[\\]]{0,3}",
     ];

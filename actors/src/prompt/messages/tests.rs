@@ -15,7 +15,8 @@ fn error(messages: Value) -> (String, String) {
 
 #[test]
 fn text_parts_become_one_string() {
-    let message = one(json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}));
+    let message =
+        one(json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}));
     assert_eq!(message, json!({"role": "user", "content": "ab"}));
 }
 
@@ -35,12 +36,20 @@ fn an_assistant_that_calls_tools_needs_no_content() {
     let call = json!({"id": "1", "function": {"name": "f", "arguments": "{\"a\": [1]}"}});
     let message = one(json!({"role": "assistant", "tool_calls": [call]}));
     assert!(message["content"].is_null());
-    assert_eq!(message["tool_calls"][0], json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": [1]}}}));
+    assert_eq!(
+        message["tool_calls"][0],
+        json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": [1]}}})
+    );
 }
 
 #[test]
 fn arguments_that_are_no_object_stay_as_they_are() {
-    for (sent, seen) in [(json!("{\"a\":"), json!("{\"a\":")), (json!("[1]"), json!("[1]")), (json!(" "), json!({})), (json!({"a": 1}), json!({"a": 1}))] {
+    for (sent, seen) in [
+        (json!("{\"a\":"), json!("{\"a\":")),
+        (json!("[1]"), json!("[1]")),
+        (json!(" "), json!({})),
+        (json!({"a": 1}), json!({"a": 1})),
+    ] {
         let call = json!({"function": {"name": "f", "arguments": sent}});
         let message = one(json!({"role": "assistant", "content": "", "tool_calls": [call]}));
         assert_eq!(message["tool_calls"][0]["function"]["arguments"], seen);
@@ -53,7 +62,10 @@ fn mistakes_are_told_with_their_place() {
         {"role": "user", "content": "x"},
         {"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "x"}}]},
     ]);
-    assert_eq!(error(unsupported), ("messages[1].content[1].type".into(), "is unsupported: this model takes text only".into()));
+    assert_eq!(
+        error(unsupported),
+        ("messages[1].content[1].type".into(), "is unsupported: this model takes text only".into())
+    );
     for (messages, param) in [
         (json!([]), "messages"),
         (json!(["x"]), "messages[0]"),
@@ -67,7 +79,10 @@ fn mistakes_are_told_with_their_place() {
         (json!([{"role": "user", "content": [{"type": "poem"}]}]), "messages[0].content[0].type"),
         (json!([{"role": "assistant", "content": "", "tool_calls": {}}]), "messages[0].tool_calls"),
         (json!([{"role": "assistant", "content": "", "tool_calls": [{}]}]), "messages[0].tool_calls[0].function"),
-        (json!([{"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}]), "messages[0].tool_calls[0].function.name"),
+        (
+            json!([{"role": "assistant", "content": "", "tool_calls": [{"function": {}}]}]),
+            "messages[0].tool_calls[0].function.name",
+        ),
     ] {
         assert_eq!(error(messages.clone()).0, param, "{messages}");
     }
@@ -76,5 +91,8 @@ fn mistakes_are_told_with_their_place() {
 #[test]
 fn an_unknown_role_is_told_the_known_ones() {
     let (param, message) = error(json!([{"role": "wizard", "content": "x"}]));
-    assert_eq!(format!("`{param}` {message}"), "`messages[0].role` must be `system`, `developer`, `user`, `assistant` or `tool`");
+    assert_eq!(
+        format!("`{param}` {message}"),
+        "`messages[0].role` must be `system`, `developer`, `user`, `assistant` or `tool`"
+    );
 }
