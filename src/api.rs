@@ -39,11 +39,7 @@ struct Api {
 
 /// The routes of the generation API. `engine` is what the system was started with.
 pub fn routes(app: AppState, engine: EngineSpec) -> Vec<Route> {
-    let api = Api {
-        app,
-        engine: engine.into(),
-        created: openai::shapes::unix_seconds(),
-    };
+    let api = Api { app, engine: engine.into(), created: openai::shapes::unix_seconds() };
     vec![
         Route::post("/v1/chat/completions", api.handler(generation::chat)),
         Route::post("/v1/completions", api.handler(generation::text)),
@@ -54,8 +50,7 @@ pub fn routes(app: AppState, engine: EngineSpec) -> Vec<Route> {
         Route::post("/apply-template", api.handler(vocabulary::apply_template)),
         Route::get("/tokenizer_info", api.handler(vocabulary::tokenizer_info)),
         Route::post("/generate", api.handler(cllm::generate)).errors(ErrorShape::Cllm),
-        Route::post("/generate_stream", api.handler(cllm::generate_stream))
-            .errors(ErrorShape::Cllm),
+        Route::post("/generate_stream", api.handler(cllm::generate_stream)).errors(ErrorShape::Cllm),
         Route::post("/encode", api.handler(cllm::encode)).errors(ErrorShape::Cllm),
         Route::get("/model/info", api.handler(cllm::model_info)).errors(ErrorShape::Cllm),
         Route::get("/", api.handler(cllm::index)).errors(ErrorShape::Cllm),

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use cllm::config::{self, ConfigError, Note, Purpose, Sources};
 use cllm::serve::Stopped;
-use cllm::{logging, serve};
+use cllm::{api, logging, serve};
 
 use cli::{Cli, Command};
 
@@ -46,7 +46,7 @@ fn run_server(sources: &Sources) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    match runtime.block_on(serve::run(&loaded.config, |_, _| Vec::new()))? {
+    match runtime.block_on(serve::run(&loaded.config, api::routes))? {
         Stopped::InOrder => Ok(()),
         Stopped::AtOnce(signal) => exit_at_once(signal.exit_code()),
     }

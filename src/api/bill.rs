@@ -47,43 +47,27 @@ pub(crate) struct Bill<'a> {
 impl<'a> Bill<'a> {
     /// The bill of these sequences, `choices` (at least 1) for each prompt.
     pub(crate) fn new(sequences: impl IntoIterator<Item = &'a Finished>, choices: u32) -> Self {
-        Self {
-            sequences: sequences.into_iter().collect(),
-            choices: choices.max(1) as usize,
-        }
+        Self { sequences: sequences.into_iter().collect(), choices: choices.max(1) as usize }
     }
 
     /// Counts in all. A prompt counts once, however many choices it has; what its first reader found cached is cached.
     pub(crate) fn usage(&self) -> Usage {
         let mut total = Usage::default();
         for choices in self.sequences.chunks(self.choices) {
-            total.prompt_tokens += choices
-                .iter()
-                .map(|end| end.usage.prompt_tokens)
-                .max()
-                .unwrap_or(0);
-            total.cached_tokens += choices
-                .iter()
-                .map(|end| end.usage.cached_tokens)
-                .min()
-                .unwrap_or(0);
-            total.completion_tokens += choices
-                .iter()
-                .map(|end| end.usage.completion_tokens)
-                .sum::<u32>();
+            total.prompt_tokens += choices.iter().map(|end| end.usage.prompt_tokens).max().unwrap_or(0);
+            total.cached_tokens += choices.iter().map(|end| end.usage.cached_tokens).min().unwrap_or(0);
+            total.completion_tokens += choices.iter().map(|end| end.usage.completion_tokens).sum::<u32>();
         }
         total
     }
 
     /// The slowest sequence's times, one by one.
     pub(crate) fn slowest(&self) -> Timings {
-        self.sequences
-            .iter()
-            .fold(Timings::default(), |slowest, end| Timings {
-                queue: slowest.queue.max(end.timings.queue),
-                prefill: slowest.prefill.max(end.timings.prefill),
-                decode: slowest.decode.max(end.timings.decode),
-            })
+        self.sequences.iter().fold(Timings::default(), |slowest, end| Timings {
+            queue: slowest.queue.max(end.timings.queue),
+            prefill: slowest.prefill.max(end.timings.prefill),
+            decode: slowest.decode.max(end.timings.decode),
+        })
     }
 
     /// The object for `usage`.
@@ -93,16 +77,13 @@ impl<'a> Bill<'a> {
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
             total_tokens: usage.prompt_tokens + usage.completion_tokens,
-            prompt_tokens_details: PromptTokensDetails {
-                cached_tokens: usage.cached_tokens,
-            },
+            prompt_tokens_details: PromptTokensDetails { cached_tokens: usage.cached_tokens },
         }
     }
 
     /// The object for `timings`. The decode rate leaves each sequence's first token out: its time is prefill.
     pub(crate) fn timings_object(&self) -> TimingsObject {
-        let count =
-            |of: fn(&Usage) -> u32| self.sequences.iter().map(|end| of(&end.usage)).sum::<u32>();
+        let count = |of: fn(&Usage) -> u32| self.sequences.iter().map(|end| of(&end.usage)).sum::<u32>();
         let prefilled = count(|usage| usage.prompt_tokens.saturating_sub(usage.cached_tokens));
         let timed = count(|usage| usage.completion_tokens.saturating_sub(1));
         let times = self.slowest();

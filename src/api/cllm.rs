@@ -44,43 +44,24 @@ pub(super) async fn generate_stream(api: Api, mut call: Call) -> Result<Response
 /// `POST /encode`.
 pub(super) async fn encode(api: Api, mut call: Call) -> Result<Response, ApiError> {
     let mut fields = Fields::of(call.json().await?);
-    let text = fields
-        .string(&["text"])?
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| missing("text"))?;
-    let parts = vec![TextPart {
-        text,
-        trust: Trust::User,
-    }];
+    let text = fields.string(&["text"])?.filter(|text| !text.is_empty()).ok_or_else(|| missing("text"))?;
+    let parts = vec![TextPart { text, trust: Trust::User }];
     let tokens = api.app.system.tokenize(parts, AddSpecial::Never).await?;
-    Ok(success(
-        &json!({ "length": tokens.len(), "tokens": tokens }),
-    ))
+    Ok(success(&json!({ "length": tokens.len(), "tokens": tokens })))
 }
 
 impl Api {
     /// What absent fields mean here; the C++ server's own values.
     fn cllm_defaults(&self) -> Defaults {
-        let sampling = SamplingParams {
-            temperature: 0.7,
-            top_p: 0.9,
-            repeat_penalty: 1.1,
-            ..SamplingParams::default()
-        };
-        Defaults {
-            sampling,
-            max_tokens: Some(100),
-            deadlines: self.app.settings.deadlines,
-        }
+        let sampling =
+            SamplingParams { temperature: 0.7, top_p: 0.9, repeat_penalty: 1.1, ..SamplingParams::default() };
+        Defaults { sampling, max_tokens: Some(100), deadlines: self.app.settings.deadlines }
     }
 }
 
 fn plan(mut fields: Fields, defaults: Defaults) -> Result<Plan, ApiError> {
     let shared = Shared::read(&mut fields, defaults)?;
-    let prompt = fields
-        .string(&["prompt"])?
-        .filter(|prompt| !prompt.is_empty())
-        .ok_or_else(|| missing("prompt"))?;
+    let prompt = fields.string(&["prompt"])?.filter(|prompt| !prompt.is_empty()).ok_or_else(|| missing("prompt"))?;
     if shared.choices != 1 {
         let message = "`n` must be 1 here: the answer has room for one text";
         return Err(ApiError::invalid("n".to_owned(), "invalid_value", message));
@@ -92,14 +73,8 @@ async fn answer(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> 
     let max_tokens = plan.shared.max_tokens();
     let sequences = api.start(plan, &call).await?;
     let outcomes = whole(sequences, 1, &call.log).await?;
-    let outcome = outcomes
-        .first()
-        .ok_or_else(|| ApiError::internal("a plan without a sequence"))?;
-    Ok(success(&answer_data(
-        outcome,
-        max_tokens,
-        call.arrived.elapsed().as_secs_f64(),
-    )))
+    let outcome = outcomes.first().ok_or_else(|| ApiError::internal("a plan without a sequence"))?;
+    Ok(success(&answer_data(outcome, max_tokens, call.arrived.elapsed().as_secs_f64())))
 }
 
 async fn stream(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> {
@@ -110,11 +85,7 @@ async fn stream(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> 
 /// `seconds` from the request's arrival to the end of its answer.
 fn answer_data(outcome: &Outcome, max_tokens: Option<u32>, seconds: f64) -> Value {
     let generated = generated_tokens(&outcome.finished);
-    let rate = if seconds > 0.0 {
-        f64::from(generated) / seconds
-    } else {
-        0.0
-    };
+    let rate = if seconds > 0.0 { f64::from(generated) / seconds } else { 0.0 };
     json!({
         "id": random_id(),
         "text": outcome.text,

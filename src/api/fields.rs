@@ -24,28 +24,19 @@ pub(crate) struct Fields {
 impl Fields {
     /// The fields of a body.
     pub(crate) fn of(body: Map<String, Value>) -> Self {
-        Self {
-            fields: body,
-            path: String::new(),
-        }
+        Self { fields: body, path: String::new() }
     }
 
     /// An object inside the body, at `path`.
     pub(crate) fn within(path: &str, fields: Map<String, Value>) -> Self {
-        Self {
-            fields,
-            path: format!("{path}."),
-        }
+        Self { fields, path: format!("{path}.") }
     }
 
     /// Takes a field of any type out, with the name it was given under.
     pub(crate) fn any<'a>(&mut self, names: Names<'a>) -> Option<(&'a str, Value)> {
         let mut found = None;
         for &name in names {
-            let value = self
-                .fields
-                .shift_remove(name)
-                .filter(|value| !value.is_null());
+            let value = self.fields.shift_remove(name).filter(|value| !value.is_null());
             found = found.or(value.map(|value| (name, value)));
         }
         found
@@ -73,10 +64,7 @@ impl Fields {
     }
 
     /// Takes an object.
-    pub(crate) fn object(
-        &mut self,
-        names: Names<'_>,
-    ) -> Result<Option<Map<String, Value>>, ApiError> {
+    pub(crate) fn object(&mut self, names: Names<'_>) -> Result<Option<Map<String, Value>>, ApiError> {
         self.typed(names, "an object", |value| match value {
             Value::Object(fields) => Some(std::mem::take(fields)),
             _ => None,
@@ -92,11 +80,7 @@ impl Fields {
     }
 
     /// Takes a whole number within `range`; `5.0` is one.
-    pub(crate) fn integer(
-        &mut self,
-        names: Names<'_>,
-        range: RangeInclusive<i64>,
-    ) -> Result<Option<i64>, ApiError> {
+    pub(crate) fn integer(&mut self, names: Names<'_>, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
         let Some((name, value)) = self.any(names) else {
             return Ok(None);
         };
@@ -126,11 +110,7 @@ impl Fields {
         };
         match read(&mut value) {
             Some(read) => Ok(Some(read)),
-            None => Err(wrong_type(
-                &format!("{}{name}", self.path),
-                expected,
-                &value,
-            )),
+            None => Err(wrong_type(&format!("{}{name}", self.path), expected, &value)),
         }
     }
 }
@@ -140,10 +120,7 @@ pub(crate) fn whole(value: &Value) -> Option<i128> {
     /// Up to here every whole `f64` is exact.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let number = value.as_number()?;
-    let integer = number
-        .as_i64()
-        .map(i128::from)
-        .or_else(|| number.as_u64().map(i128::from));
+    let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
     integer.or_else(|| {
         let float = number.as_f64()?;
         (float.fract() == 0.0 && float.abs() <= EXACT).then_some(float as i128)
@@ -152,28 +129,16 @@ pub(crate) fn whole(value: &Value) -> Option<i128> {
 
 /// The error of a field that must be there and is not.
 pub(crate) fn missing(name: &str) -> ApiError {
-    ApiError::invalid(
-        name.to_owned(),
-        "missing_required_parameter",
-        format!("`{name}` is missing"),
-    )
+    ApiError::invalid(name.to_owned(), "missing_required_parameter", format!("`{name}` is missing"))
 }
 
 /// The error of a field with a value of the wrong type.
 pub(crate) fn wrong_type(name: &str, expected: &str, got: &Value) -> ApiError {
-    ApiError::invalid(
-        name.to_owned(),
-        "invalid_type",
-        format!("`{name}` must be {expected}, got {}", kind(got)),
-    )
+    ApiError::invalid(name.to_owned(), "invalid_type", format!("`{name}` must be {expected}, got {}", kind(got)))
 }
 
 fn out_of_range(name: &str, range: &RangeInclusive<i64>, got: i128) -> ApiError {
-    let message = format!(
-        "`{name}` must be an integer from {} to {}, got {got}",
-        range.start(),
-        range.end()
-    );
+    let message = format!("`{name}` must be an integer from {} to {}, got {got}", range.start(), range.end());
     ApiError::invalid(name.to_owned(), "invalid_value", message)
 }
 

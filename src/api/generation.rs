@@ -29,23 +29,13 @@ pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError>
     let fields = Fields::of(call.json().await?);
     let plan = chat_request::plan(fields, api.defaults(None))?;
     let shared = plan.shared.clone();
-    let logprobs = plan
-        .requests
-        .iter()
-        .any(|request| request.logprobs.is_some());
-    let sequences = api
-        .start(plan, &call)
-        .await
-        .map_err(|error| blame(error, "messages"))?;
+    let logprobs = plan.requests.iter().any(|request| request.logprobs.is_some());
+    let sequences = api.start(plan, &call).await.map_err(|error| blame(error, "messages"))?;
     let stamp = Stamp::new("chatcmpl", &api.app.settings.model_id);
     match shared.delivery {
         Delivery::Whole => {
             let outcomes = whole(sequences, shared.choices, &call.log).await;
-            document(answer::chat(
-                &stamp,
-                outcomes.map_err(|error| blame(error, "messages"))?,
-                logprobs,
-            ))
+            document(answer::chat(&stamp, outcomes.map_err(|error| blame(error, "messages"))?, logprobs))
         }
         Delivery::Stream { include_usage } => {
             let chunks = ChatChunks::new(stamp, sequences.total(), include_usage, logprobs);
@@ -62,22 +52,11 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
     let shared = request.plan.shared.clone();
     api.check(&request.plan)?;
     let extras = TextExtras {
-        logprobs: request
-            .plan
-            .requests
-            .iter()
-            .any(|request| request.logprobs.is_some()),
+        logprobs: request.plan.requests.iter().any(|request| request.logprobs.is_some()),
         bos: api.app.system.model().and_then(|model| model.bos),
-        echo: if request.echo {
-            Some(api.echo(&request.plan).await?)
-        } else {
-            None
-        },
+        echo: if request.echo { Some(api.echo(&request.plan).await?) } else { None },
     };
-    let sequences = api
-        .start(request.plan, &call)
-        .await
-        .map_err(|error| blame(error, "prompt"))?;
+    let sequences = api.start(request.plan, &call).await.map_err(|error| blame(error, "prompt"))?;
     let stamp = Stamp::new("cmpl", &api.app.settings.model_id);
     match shared.delivery {
         Delivery::Whole => {
@@ -96,11 +75,7 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
 impl Api {
     /// What absent fields mean at the OpenAI endpoints.
     fn defaults(&self, max_tokens: Option<u32>) -> Defaults {
-        Defaults {
-            sampling: SamplingParams::default(),
-            max_tokens,
-            deadlines: self.app.settings.deadlines,
-        }
+        Defaults { sampling: SamplingParams::default(), max_tokens, deadlines: self.app.settings.deadlines }
     }
 
     /// Checks what the body's shape cannot say: the model's name and the token ids.
@@ -114,28 +89,17 @@ impl Api {
     }
 
     /// Takes the permits and starts every sequence. Dropping the result, or this future, cancels them.
-    pub(super) async fn start(
-        &self,
-        plan: Plan,
-        call: &Call,
-    ) -> Result<Sequences<Generation>, ApiError> {
+    pub(super) async fn start(&self, plan: Plan, call: &Call) -> Result<Sequences<Generation>, ApiError> {
         self.check(&plan)?;
         if plan.unknown_fields > 0 {
-            tracing::debug!(
-                request_id = &*call.request_id,
-                count = plan.unknown_fields,
-                "unknown fields ignored"
-            );
+            tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
         }
         let system = &self.app.system;
         let permits = system.admit(plan.requests.len() as u32)?;
-        let generations = permits
-            .into_iter()
-            .zip(plan.requests)
-            .map(|(permit, mut request)| {
-                request.trace_id = Arc::clone(&call.request_id);
-                system.generate_with(permit, request)
-            });
+        let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
+            request.trace_id = Arc::clone(&call.request_id);
+            system.generate_with(permit, request)
+        });
         Ok(Sequences::new(future::try_join_all(generations).await?))
     }
 
@@ -172,9 +136,7 @@ pub(super) async fn whole(
 /// Whether this server serves the model: no name, an empty one and `default` mean whatever it serves.
 pub(super) fn check_model(settings: &HttpSettings, name: Option<&str>) -> Result<(), ApiError> {
     match name {
-        Some(name) if !name.is_empty() && !settings.serves_model(name) => {
-            Err(ApiError::unknown_model(name))
-        }
+        Some(name) if !name.is_empty() && !settings.serves_model(name) => Err(ApiError::unknown_model(name)),
         _ => Ok(()),
     }
 }
@@ -182,11 +144,7 @@ pub(super) fn check_model(settings: &HttpSettings, name: Option<&str>) -> Result
 /// A prompt that does not fit is the fault of the field it came in.
 fn blame(error: impl Into<ApiError>, param: &str) -> ApiError {
     let error = error.into();
-    if error.code() == "context_length_exceeded" {
-        error.or_param(param)
-    } else {
-        error
-    }
+    if error.code() == "context_length_exceeded" { error.or_param(param) } else { error }
 }
 
 fn document(answer: serde_json::Result<Value>) -> Result<Response, ApiError> {

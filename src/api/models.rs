@@ -52,18 +52,12 @@ pub(super) async fn card(api: Api, call: Call) -> Result<Response, ApiError> {
         return Err(ApiError::unknown_model(&name));
     }
     let model = api.app.system.model();
-    Ok(
-        warp::reply::json(&Card::new(&api.app.settings, api.created, model.as_deref()))
-            .into_response(),
-    )
+    Ok(warp::reply::json(&Card::new(&api.app.settings, api.created, model.as_deref())).into_response())
 }
 
 impl<'a> Card<'a> {
     fn new(settings: &'a HttpSettings, created: u64, model: Option<&ModelInfo>) -> Self {
-        let others = settings
-            .model_names
-            .iter()
-            .filter(|name| **name != settings.model_id);
+        let others = settings.model_names.iter().filter(|name| **name != settings.model_id);
         let context = model.map(|model| model.n_ctx_seq);
         Self {
             id: &settings.model_id,

@@ -77,9 +77,7 @@ impl Shared {
         refusals::check(fields)?;
         Ok(Self {
             model: fields.string(&["model"])?,
-            choices: fields
-                .integer(&["n"], 1..=MAX_SEQUENCES as i64)?
-                .unwrap_or(1) as u32,
+            choices: fields.integer(&["n"], 1..=MAX_SEQUENCES as i64)?.unwrap_or(1) as u32,
             delivery: delivery(fields)?,
             max_tokens: max_tokens(fields, defaults.max_tokens)?,
             stop: stop(fields)?,
@@ -100,11 +98,7 @@ impl Plan {
     ///
     /// # Errors
     /// More than [`MAX_SEQUENCES`] sequences.
-    pub(crate) fn new(
-        prompts: Vec<Prompt>,
-        shared: Shared,
-        fields: &Fields,
-    ) -> Result<Self, ApiError> {
+    pub(crate) fn new(prompts: Vec<Prompt>, shared: Shared, fields: &Fields) -> Result<Self, ApiError> {
         let count = prompts.len() * shared.choices as usize;
         if count > MAX_SEQUENCES {
             let message = format!(
@@ -114,37 +108,23 @@ impl Plan {
             );
             return Err(ApiError::invalid("n".to_owned(), "invalid_value", message));
         }
-        let requests = prompts
-            .into_iter()
-            .flat_map(|prompt| shared.sequences(prompt))
-            .collect();
-        Ok(Self {
-            requests,
-            shared,
-            unknown_fields: fields.unknown(),
-        })
+        let requests = prompts.into_iter().flat_map(|prompt| shared.sequences(prompt)).collect();
+        Ok(Self { requests, shared, unknown_fields: fields.unknown() })
     }
 
     /// Asks for log-probabilities of every generated token.
     pub(crate) fn want_logprobs(&mut self, logprobs: Option<u32>) {
-        self.requests
-            .iter_mut()
-            .for_each(|request| request.logprobs = logprobs);
+        self.requests.iter_mut().for_each(|request| request.logprobs = logprobs);
     }
 
     /// Asks for log-probabilities of every prompt token.
     pub(crate) fn want_prompt_logprobs(&mut self, logprobs: Option<u32>) {
-        self.requests
-            .iter_mut()
-            .for_each(|request| request.prompt_logprobs = logprobs);
+        self.requests.iter_mut().for_each(|request| request.prompt_logprobs = logprobs);
     }
 
     /// The prompts, each once.
     pub(crate) fn prompts(&self) -> impl Iterator<Item = &Prompt> {
-        self.requests
-            .iter()
-            .step_by(self.shared.choices as usize)
-            .map(|request| &request.prompt)
+        self.requests.iter().step_by(self.shared.choices as usize).map(|request| &request.prompt)
     }
 
     /// Checks every token id of the request against the size of the vocabulary.
@@ -166,10 +146,7 @@ impl Shared {
         let choice = |number: u32| {
             let mut request = GenerateRequest::new(prompt.clone());
             request.sampling = self.sampling.clone();
-            request.sampling.seed = self
-                .sampling
-                .seed
-                .map(|seed| seed.wrapping_add(u64::from(number)));
+            request.sampling.seed = self.sampling.seed.map(|seed| seed.wrapping_add(u64::from(number)));
             request.max_tokens = self.max_tokens;
             request.stop = self.stop.clone();
             request.deadlines = self.deadlines;
@@ -183,40 +160,22 @@ impl Shared {
 ///
 /// # Errors
 /// 400 that names `param` and the first id that is not in `0..n_vocab`.
-pub(crate) fn check_ids(
-    param: &str,
-    ids: impl IntoIterator<Item = Token>,
-    n_vocab: u32,
-) -> Result<(), ApiError> {
+pub(crate) fn check_ids(param: &str, ids: impl IntoIterator<Item = Token>, n_vocab: u32) -> Result<(), ApiError> {
     let outside = |id: &Token| u32::try_from(*id).map_or(true, |id| id >= n_vocab);
     match ids.into_iter().find(outside) {
         None => Ok(()),
         Some(id) => {
-            let message = format!(
-                "token {id} in `{param}` is not in the vocabulary, ids go from 0 to {}",
-                n_vocab - 1
-            );
-            Err(ApiError::invalid(
-                param.to_owned(),
-                "invalid_value",
-                message,
-            ))
+            let message = format!("token {id} in `{param}` is not in the vocabulary, ids go from 0 to {}", n_vocab - 1);
+            Err(ApiError::invalid(param.to_owned(), "invalid_value", message))
         }
     }
 }
 
 fn delivery(fields: &mut Fields) -> Result<Delivery, ApiError> {
     let stream = fields.boolean(&["stream"])?.unwrap_or(false);
-    let mut options = Fields::within(
-        "stream_options",
-        fields.object(&["stream_options"])?.unwrap_or_default(),
-    );
+    let mut options = Fields::within("stream_options", fields.object(&["stream_options"])?.unwrap_or_default());
     let include_usage = options.boolean(&["include_usage"])?.unwrap_or(false);
-    Ok(if stream {
-        Delivery::Stream { include_usage }
-    } else {
-        Delivery::Whole
-    })
+    Ok(if stream { Delivery::Stream { include_usage } } else { Delivery::Whole })
 }
 
 /// Under llama.cpp's name, OpenAI's new and its old one, in this order; -1 means "until the context is full".
@@ -245,23 +204,12 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         }
     };
     if texts.len() > MAX_STOPS {
-        let message = format!(
-            "`stop` takes at most {MAX_STOPS} texts, got {}",
-            texts.len()
-        );
-        return Err(ApiError::invalid(
-            "stop".to_owned(),
-            "invalid_value",
-            message,
-        ));
+        let message = format!("`stop` takes at most {MAX_STOPS} texts, got {}", texts.len());
+        return Err(ApiError::invalid("stop".to_owned(), "invalid_value", message));
     }
     if texts.iter().any(String::is_empty) {
         let message = "`stop` must not contain an empty text: it would end every answer at once";
-        return Err(ApiError::invalid(
-            "stop".to_owned(),
-            "invalid_value",
-            message,
-        ));
+        return Err(ApiError::invalid("stop".to_owned(), "invalid_value", message));
     }
     Ok(texts)
 }
@@ -271,8 +219,6 @@ fn deadlines(fields: &mut Fields, server: Deadlines) -> Result<Deadlines, ApiErr
     /// A day; nobody waits longer.
     const LONGEST_MS: i64 = 86_400_000;
     let timeout = fields.integer(&["timeout_ms"], 1..=LONGEST_MS)?;
-    let total = timeout.map_or(server.total, |ms| {
-        server.total.min(Duration::from_millis(ms as u64))
-    });
+    let total = timeout.map_or(server.total, |ms| server.total.min(Duration::from_millis(ms as u64)));
     Ok(Deadlines { total, ..server })
 }

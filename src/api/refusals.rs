@@ -47,9 +47,7 @@ fn check_tool_choice(fields: &mut Fields) -> Result<(), ApiError> {
     match fields.any(&["tool_choice"]) {
         None => Ok(()),
         Some((_, Value::String(choice))) if choice == "none" || choice == "auto" => Ok(()),
-        Some((name, Value::String(_) | Value::Object(_))) => {
-            Err(unsupported(name, " other than none and auto"))
-        }
+        Some((name, Value::String(_) | Value::Object(_))) => Err(unsupported(name, " other than none and auto")),
         Some((name, other)) => Err(wrong_type(name, "a string or an object", &other)),
     }
 }
@@ -58,23 +56,12 @@ fn check_response_format(fields: &mut Fields) -> Result<(), ApiError> {
     let Some(format) = fields.object(&["response_format"])? else {
         return Ok(());
     };
-    match Fields::within("response_format", format)
-        .string(&["type"])?
-        .as_deref()
-    {
+    match Fields::within("response_format", format).string(&["type"])?.as_deref() {
         None | Some("text") => Ok(()),
-        Some("json_object" | "json_schema") => {
-            Err(unsupported("response_format", " of a type other than text"))
-        }
+        Some("json_object" | "json_schema") => Err(unsupported("response_format", " of a type other than text")),
         Some(other) => {
-            let message = format!(
-                "`response_format.type` must be text, json_object or json_schema, got `{other}`"
-            );
-            Err(ApiError::invalid(
-                "response_format.type".to_owned(),
-                "invalid_value",
-                message,
-            ))
+            let message = format!("`response_format.type` must be text, json_object or json_schema, got `{other}`");
+            Err(ApiError::invalid("response_format.type".to_owned(), "invalid_value", message))
         }
     }
 }

@@ -16,10 +16,7 @@ mod tests;
 ///
 /// # Errors
 /// A wrong type or a value out of range: 400 with the field's name.
-pub(crate) fn read(
-    fields: &mut Fields,
-    defaults: SamplingParams,
-) -> Result<SamplingParams, ApiError> {
+pub(crate) fn read(fields: &mut Fields, defaults: SamplingParams) -> Result<SamplingParams, ApiError> {
     let mut sampling = defaults;
     read_truncation(fields, &mut sampling)?;
     read_penalties(fields, &mut sampling)?;
@@ -39,8 +36,7 @@ pub(crate) fn read(
 /// 400 with the field's name.
 pub(crate) fn check(sampling: &SamplingParams, n_vocab: Option<u32>) -> Result<(), ApiError> {
     let checked = sampling.validate(n_vocab);
-    checked
-        .map_err(|error| ApiError::invalid(error.param.to_owned(), "invalid_value", error.message))
+    checked.map_err(|error| ApiError::invalid(error.param.to_owned(), "invalid_value", error.message))
 }
 
 fn read_truncation(fields: &mut Fields, sampling: &mut SamplingParams) -> Result<(), ApiError> {
@@ -48,38 +44,17 @@ fn read_truncation(fields: &mut Fields, sampling: &mut SamplingParams) -> Result
     set(&mut sampling.top_k, count(fields, "top_k")?);
     set(&mut sampling.top_p, fields.float(&["top_p"])?);
     set(&mut sampling.min_p, fields.float(&["min_p"])?);
-    set(
-        &mut sampling.typical_p,
-        fields.float(&["typical_p", "typ_p"])?,
-    );
-    set(
-        &mut sampling.xtc_probability,
-        fields.float(&["xtc_probability"])?,
-    );
-    set(
-        &mut sampling.xtc_threshold,
-        fields.float(&["xtc_threshold"])?,
-    );
+    set(&mut sampling.typical_p, fields.float(&["typical_p", "typ_p"])?);
+    set(&mut sampling.xtc_probability, fields.float(&["xtc_probability"])?);
+    set(&mut sampling.xtc_threshold, fields.float(&["xtc_threshold"])?);
     Ok(())
 }
 
 fn read_penalties(fields: &mut Fields, sampling: &mut SamplingParams) -> Result<(), ApiError> {
-    set(
-        &mut sampling.repeat_penalty,
-        fields.float(&["repeat_penalty", "repetition_penalty"])?,
-    );
-    set(
-        &mut sampling.repeat_last_n,
-        window(fields, "repeat_last_n")?,
-    );
-    set(
-        &mut sampling.frequency_penalty,
-        fields.float(&["frequency_penalty"])?,
-    );
-    set(
-        &mut sampling.presence_penalty,
-        fields.float(&["presence_penalty"])?,
-    );
+    set(&mut sampling.repeat_penalty, fields.float(&["repeat_penalty", "repetition_penalty"])?);
+    set(&mut sampling.repeat_last_n, window(fields, "repeat_last_n")?);
+    set(&mut sampling.frequency_penalty, fields.float(&["frequency_penalty"])?);
+    set(&mut sampling.presence_penalty, fields.float(&["presence_penalty"])?);
     Ok(())
 }
 
@@ -87,26 +62,14 @@ fn read_dry(fields: &mut Fields, sampling: &mut SamplingParams) -> Result<(), Ap
     let dry = &mut sampling.dry;
     set(&mut dry.multiplier, fields.float(&["dry_multiplier"])?);
     set(&mut dry.base, fields.float(&["dry_base"])?);
-    set(
-        &mut dry.allowed_length,
-        fields
-            .integer(&["dry_allowed_length"], 0..=MAX_COUNT)?
-            .map(|n| n as u32),
-    );
-    set(
-        &mut dry.penalty_last_n,
-        window(fields, "dry_penalty_last_n")?,
-    );
+    set(&mut dry.allowed_length, fields.integer(&["dry_allowed_length"], 0..=MAX_COUNT)?.map(|n| n as u32));
+    set(&mut dry.penalty_last_n, window(fields, "dry_penalty_last_n")?);
     if let Some(breakers) = fields.array(&["dry_sequence_breakers"])? {
         dry.sequence_breakers = breakers
             .into_iter()
             .map(|breaker| match breaker {
                 Value::String(text) => Ok(text),
-                other => Err(wrong_type(
-                    "dry_sequence_breakers",
-                    "an array of strings",
-                    &other,
-                )),
+                other => Err(wrong_type("dry_sequence_breakers", "an array of strings", &other)),
             })
             .collect::<Result<_, _>>()?;
     }
@@ -130,9 +93,7 @@ fn count(fields: &mut Fields, name: &str) -> Result<Option<u32>, ApiError> {
 
 /// A number of recent tokens; -1 is all of them.
 fn window(fields: &mut Fields, name: &str) -> Result<Option<i32>, ApiError> {
-    Ok(fields
-        .integer(&[name], -1..=MAX_COUNT)?
-        .map(|window| window as i32))
+    Ok(fields.integer(&[name], -1..=MAX_COUNT)?.map(|window| window as i32))
 }
 
 /// A seed: any 64-bit integer, signed or not. -1 asks for a random one, as in llama.cpp.
@@ -142,9 +103,7 @@ fn seed(fields: &mut Fields) -> Result<Option<Option<u64>>, ApiError> {
     };
     match whole(&value) {
         Some(-1) => Ok(Some(None)),
-        Some(seed) if seed >= i128::from(i64::MIN) && seed <= i128::from(u64::MAX) => {
-            Ok(Some(Some(seed as u64)))
-        }
+        Some(seed) if seed >= i128::from(i64::MIN) && seed <= i128::from(u64::MAX) => Ok(Some(Some(seed as u64))),
         _ => Err(wrong_type(name, "a 64-bit integer", &value)),
     }
 }
@@ -153,10 +112,9 @@ fn seed(fields: &mut Fields) -> Result<Option<Option<u64>>, ApiError> {
 fn logit_bias(fields: &mut Fields) -> Result<Vec<(Token, f32)>, ApiError> {
     match fields.any(&["logit_bias"]) {
         None => Ok(Vec::new()),
-        Some((_, Value::Object(biases))) => biases
-            .iter()
-            .map(|(id, bias)| Ok((id.parse().map_err(|_| bad_bias())?, bias_value(bias)?)))
-            .collect(),
+        Some((_, Value::Object(biases))) => {
+            biases.iter().map(|(id, bias)| Ok((id.parse().map_err(|_| bad_bias())?, bias_value(bias)?))).collect()
+        }
         Some((_, Value::Array(pairs))) => pairs.iter().map(bias_pair).collect(),
         Some((name, other)) => Err(wrong_type(name, "an object or an array", &other)),
     }
@@ -165,9 +123,7 @@ fn logit_bias(fields: &mut Fields) -> Result<Vec<(Token, f32)>, ApiError> {
 fn bias_pair(pair: &Value) -> Result<(Token, f32), ApiError> {
     match pair.as_array().map(Vec::as_slice) {
         Some([id, bias]) => {
-            let id = whole(id)
-                .and_then(|id| Token::try_from(id).ok())
-                .ok_or_else(bad_bias)?;
+            let id = whole(id).and_then(|id| Token::try_from(id).ok()).ok_or_else(bad_bias)?;
             Ok((id, bias_value(bias)?))
         }
         _ => Err(bad_bias()),

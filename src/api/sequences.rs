@@ -39,17 +39,9 @@ impl<E: Stream<Item = GenerationEvent> + Unpin> Sequences<E> {
     /// Follows these generations.
     pub(crate) fn new(generations: Vec<E>) -> Self {
         let total = generations.len();
-        let running = generations
-            .into_iter()
-            .enumerate()
-            .map(|(index, events)| Sequence {
-                index,
-                events: Some(events),
-            });
-        Self {
-            running: running.collect(),
-            total,
-        }
+        let running =
+            generations.into_iter().enumerate().map(|(index, events)| Sequence { index, events: Some(events) });
+        Self { running: running.collect(), total }
     }
 
     /// How many there were in the beginning.
@@ -94,10 +86,7 @@ impl<E: Stream<Item = GenerationEvent> + Unpin> Stream for Sequence<E> {
         };
         events.poll_next_unpin(context).map(|event| {
             let event = event.unwrap_or_else(|| GenerationEvent::Failed(vanished()));
-            if matches!(
-                event,
-                GenerationEvent::Finished(_) | GenerationEvent::Failed(_)
-            ) {
+            if matches!(event, GenerationEvent::Finished(_) | GenerationEvent::Failed(_)) {
                 self.events = None;
             }
             Some((self.index, event))
@@ -134,18 +123,8 @@ impl Draft {
     }
 
     fn outcome(self) -> Result<Outcome, GenerateError> {
-        let Self {
-            text,
-            logprobs,
-            prompt_logprobs,
-            finished,
-        } = self;
+        let Self { text, logprobs, prompt_logprobs, finished } = self;
         let finished = finished.ok_or_else(vanished)?;
-        Ok(Outcome {
-            text,
-            logprobs,
-            prompt_logprobs,
-            finished,
-        })
+        Ok(Outcome { text, logprobs, prompt_logprobs, finished })
     }
 }

@@ -45,13 +45,7 @@ pub(crate) trait Dialect: Send + Unpin + 'static {
     fn delta(&mut self, index: usize, delta: &Delta, frames: &mut Frames);
 
     /// The end of a sequence; with the bill, of the answer.
-    fn finished(
-        &mut self,
-        index: usize,
-        finished: &Finished,
-        bill: Option<&Bill<'_>>,
-        frames: &mut Frames,
-    );
+    fn finished(&mut self, index: usize, finished: &Finished, bill: Option<&Bill<'_>>, frames: &mut Frames);
 
     /// The end of the answer without success.
     fn failed(&mut self, error: &ApiError, frames: &mut Frames);
@@ -69,8 +63,7 @@ impl Frames {
     /// A frame with a JSON document.
     pub(crate) fn json(&mut self, value: &impl Serialize) {
         self.bytes.extend_from_slice(b"data: ");
-        serde_json::to_writer(&mut self.bytes, value)
-            .expect("our own shapes have string keys, and a Vec takes it all");
+        serde_json::to_writer(&mut self.bytes, value).expect("our own shapes have string keys, and a Vec takes it all");
         self.bytes.extend_from_slice(b"\n\n");
         self.has_data = true;
     }
@@ -133,24 +126,14 @@ struct Writer<D> {
 impl<D: Dialect> Writer<D> {
     fn new(dialect: D, sequences: usize, choices: u32, log: RequestLog) -> Self {
         let ends = vec![None; sequences];
-        Self {
-            dialect,
-            frames: Frames::default(),
-            queued: None,
-            ends,
-            choices,
-            log,
-            over: false,
-        }
+        Self { dialect, frames: Frames::default(), queued: None, ends, choices, log, over: false }
     }
 
     fn write(&mut self, index: usize, event: GenerationEvent) {
         match event {
             GenerationEvent::Queued { position } => self.queued(position),
             GenerationEvent::Started { .. } => {}
-            GenerationEvent::Prompt(logprobs) => {
-                self.dialect.prompt(index, logprobs, &mut self.frames)
-            }
+            GenerationEvent::Prompt(logprobs) => self.dialect.prompt(index, logprobs, &mut self.frames),
             GenerationEvent::Delta(delta) => self.dialect.delta(index, &delta, &mut self.frames),
             GenerationEvent::Finished(finished) => self.finished(index, finished),
             GenerationEvent::Failed(error) => self.failed(error),
@@ -166,14 +149,11 @@ impl<D: Dialect> Writer<D> {
     fn finished(&mut self, index: usize, finished: Finished) {
         let finished = self.ends[index].insert(finished).clone();
         self.over = self.ends.iter().all(Option::is_some);
-        let bill = self
-            .over
-            .then(|| Bill::new(self.ends.iter().flatten(), self.choices));
+        let bill = self.over.then(|| Bill::new(self.ends.iter().flatten(), self.choices));
         if let Some(bill) = &bill {
             self.log.generated(bill.usage(), bill.slowest());
         }
-        self.dialect
-            .finished(index, &finished, bill.as_ref(), &mut self.frames);
+        self.dialect.finished(index, &finished, bill.as_ref(), &mut self.frames);
     }
 
     fn failed(&mut self, error: GenerateError) {
@@ -198,11 +178,7 @@ where
     D: Dialect,
 {
     fn new(sequences: Sequences<E>, writer: Writer<D>) -> Self {
-        Self {
-            sequences: Some(sequences),
-            writer,
-            ping: Box::pin(tokio::time::sleep(PING_AFTER)),
-        }
+        Self { sequences: Some(sequences), writer, ping: Box::pin(tokio::time::sleep(PING_AFTER)) }
     }
 
     /// Writes down what has happened, up to the size of a body chunk.

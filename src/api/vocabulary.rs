@@ -40,26 +40,17 @@ pub(super) async fn tokenize(api: Api, mut call: Call) -> Result<Response, ApiEr
     check_model(&api.app.settings, fields.string(&["model"])?.as_deref())?;
     let system = &api.app.system;
     let tokens = system.tokenize(vec![text.part], text.special).await?;
-    let pieces = if text.with_pieces {
-        Some(pieces(system, &tokens).await?)
-    } else {
-        None
-    };
+    let pieces = if text.with_pieces { Some(pieces(system, &tokens).await?) } else { None };
     let count = tokens.len();
     let max_model_len = system.model().map(|model| model.n_ctx_seq);
     let tokens = pieces.map_or_else(|| json!(tokens), Value::from);
-    Ok(warp::reply::json(
-        &json!({ "tokens": tokens, "count": count, "max_model_len": max_model_len }),
-    )
-    .into_response())
+    Ok(warp::reply::json(&json!({ "tokens": tokens, "count": count, "max_model_len": max_model_len })).into_response())
 }
 
 /// `POST /detokenize`.
 pub(super) async fn detokenize(api: Api, mut call: Call) -> Result<Response, ApiError> {
     let mut fields = Fields::of(call.json().await?);
-    let ids = fields
-        .array(&["tokens"])?
-        .ok_or_else(|| missing("tokens"))?;
+    let ids = fields.array(&["tokens"])?.ok_or_else(|| missing("tokens"))?;
     let ids = tokens("tokens", &ids)?;
     check_model(&api.app.settings, fields.string(&["model"])?.as_deref())?;
     let model = api.app.system.model().ok_or(GenerateError::ModelLoading)?;
@@ -101,24 +92,11 @@ fn read_text(fields: &mut Fields) -> Result<Text, ApiError> {
     let prompt = fields.string(&["prompt"])?;
     let adds_by_default = content.is_none();
     let text = content.or(prompt).ok_or_else(|| missing("content"))?;
-    let add_special = fields
-        .boolean(&["add_special", "add_special_tokens"])?
-        .unwrap_or(adds_by_default);
+    let add_special = fields.boolean(&["add_special", "add_special_tokens"])?.unwrap_or(adds_by_default);
     let parse_special = fields.boolean(&["parse_special"])?.unwrap_or(true);
     Ok(Text {
-        part: TextPart {
-            text,
-            trust: if parse_special {
-                Trust::Template
-            } else {
-                Trust::User
-            },
-        },
-        special: if add_special {
-            AddSpecial::Model
-        } else {
-            AddSpecial::Never
-        },
+        part: TextPart { text, trust: if parse_special { Trust::Template } else { Trust::User } },
+        special: if add_special { AddSpecial::Model } else { AddSpecial::Never },
         with_pieces: fields.boolean(&["with_pieces"])?.unwrap_or(false),
     })
 }
@@ -126,17 +104,9 @@ fn read_text(fields: &mut Fields) -> Result<Text, ApiError> {
 /// Each token with its text, as llama.cpp shows them.
 async fn pieces(system: &System, tokens: &[Token]) -> Result<Vec<Value>, GenerateError> {
     let distinct: BTreeSet<Token> = tokens.iter().copied().collect();
-    let questions = distinct
-        .into_iter()
-        .map(|id| async move { Ok((id, system.detokenize(vec![id]).await?)) });
-    let bytes: HashMap<Token, Vec<u8>> = stream::iter(questions)
-        .buffer_unordered(OPEN_QUESTIONS)
-        .try_collect()
-        .await?;
-    Ok(tokens
-        .iter()
-        .map(|id| json!({ "id": id, "piece": piece(&bytes[id]) }))
-        .collect())
+    let questions = distinct.into_iter().map(|id| async move { Ok((id, system.detokenize(vec![id]).await?)) });
+    let bytes: HashMap<Token, Vec<u8>> = stream::iter(questions).buffer_unordered(OPEN_QUESTIONS).try_collect().await?;
+    Ok(tokens.iter().map(|id| json!({ "id": id, "piece": piece(&bytes[id]) })).collect())
 }
 
 /// A text, or an array of bytes where they are no whole characters.

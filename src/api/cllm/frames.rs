@@ -37,29 +37,13 @@ impl Dialect for TokenFrames {
 
     fn delta(&mut self, _index: usize, delta: &Delta, frames: &mut Frames) {
         if !delta.text.is_empty() {
-            frames.json(&TokenFrame {
-                id: &self.id,
-                token: &delta.text,
-                done: false,
-                generated_tokens: None,
-            });
+            frames.json(&TokenFrame { id: &self.id, token: &delta.text, done: false, generated_tokens: None });
         }
     }
 
-    fn finished(
-        &mut self,
-        _index: usize,
-        finished: &Finished,
-        _bill: Option<&Bill<'_>>,
-        frames: &mut Frames,
-    ) {
+    fn finished(&mut self, _index: usize, finished: &Finished, _bill: Option<&Bill<'_>>, frames: &mut Frames) {
         let generated_tokens = Some(generated_tokens(finished));
-        frames.json(&TokenFrame {
-            id: &self.id,
-            token: "",
-            done: true,
-            generated_tokens,
-        });
+        frames.json(&TokenFrame { id: &self.id, token: "", done: true, generated_tokens });
     }
 
     fn failed(&mut self, error: &ApiError, frames: &mut Frames) {

@@ -21,16 +21,15 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/v1/models/{id}", "one model, by any of its names"),
     ("POST", "/tokenize", "text to tokens"),
     ("POST", "/detokenize", "tokens to text"),
-    (
-        "POST",
-        "/apply-template",
-        "messages to the prompt that the model sees",
-    ),
+    ("POST", "/apply-template", "messages to the prompt that the model sees"),
     ("GET", "/tokenizer_info", "special tokens and chat template"),
     ("POST", "/generate", "text completion, cLLM's shape"),
     ("POST", "/generate_stream", "the same as server-sent events"),
     ("POST", "/encode", "text to tokens, cLLM's shape"),
     ("GET", "/model/info", "facts about the model"),
+    ("GET", "/livez", "whether the process answers"),
+    ("GET", "/readyz", "whether requests are served"),
+    ("GET", "/health", "the same as /readyz"),
     ("GET", "/", "this list"),
 ];
 
@@ -42,17 +41,13 @@ pub(crate) async fn index(_api: Api, _call: Call) -> Result<Response, ApiError> 
 /// `GET /model/info`.
 pub(crate) async fn model_info(api: Api, _call: Call) -> Result<Response, ApiError> {
     let model = api.app.system.model().ok_or(GenerateError::ModelLoading)?;
-    Ok(success(&model_data(
-        &model,
-        &api.engine,
-        &api.app.settings.model_id,
-    )))
+    Ok(success(&model_data(&model, &api.engine, &api.app.settings.model_id)))
 }
 
 pub(super) fn index_data() -> Value {
-    let endpoints = ENDPOINTS.iter().map(|(method, path, description)| {
-        json!({ "method": method, "path": path, "description": description })
-    });
+    let endpoints = ENDPOINTS
+        .iter()
+        .map(|(method, path, description)| json!({ "method": method, "path": path, "description": description }));
     json!({
         "name": "cLLM Server",
         "version": env!("CARGO_PKG_VERSION"),
@@ -100,11 +95,7 @@ fn llama_data(llama: &LlamaSpec) -> Value {
 
 /// From llama.cpp's description, which ends in the file's type ("llama 135M Q4_K - Medium").
 pub(super) fn quantization(description: &str) -> Value {
-    let quantized = description
-        .split(' ')
-        .skip_while(|word| !is_quantized_type(word))
-        .collect::<Vec<_>>()
-        .join(" ");
+    let quantized = description.split(' ').skip_while(|word| !is_quantized_type(word)).collect::<Vec<_>>().join(" ");
     match quantized.as_str() {
         "" => json!({ "enabled": false, "type": null }),
         found => json!({ "enabled": true, "type": found }),
@@ -113,20 +104,13 @@ pub(super) fn quantization(description: &str) -> Value {
 
 /// `Q4_1`, `IQ2_XS`, `TQ1_0`, ...
 fn is_quantized_type(word: &str) -> bool {
-    let digits = word
-        .strip_prefix("IQ")
-        .or_else(|| word.strip_prefix("TQ"))
-        .or_else(|| word.strip_prefix('Q'));
-    digits.is_some_and(|rest| {
-        rest.starts_with(|first: char| first.is_ascii_digit()) && rest.contains('_')
-    })
+    let digits = word.strip_prefix("IQ").or_else(|| word.strip_prefix("TQ")).or_else(|| word.strip_prefix('Q'));
+    digits.is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()) && rest.contains('_'))
 }
 
 fn metadata_number(model: &ModelInfo, key: &str) -> Option<Value> {
     let (_, text) = model.metadata.iter().find(|(found, _)| found == key)?;
-    serde_json::from_str::<serde_json::Number>(text)
-        .ok()
-        .map(Value::Number)
+    serde_json::from_str::<serde_json::Number>(text).ok().map(Value::Number)
 }
 
 fn stem(path: &Path) -> Option<&str> {

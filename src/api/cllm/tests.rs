@@ -5,42 +5,21 @@ use super::*;
 use crate::api::stream::{Dialect, Frames};
 
 fn plan_of(body: Value) -> Result<Plan, ApiError> {
-    let sampling = SamplingParams {
-        temperature: 0.7,
-        ..SamplingParams::default()
-    };
-    let defaults = Defaults {
-        sampling,
-        max_tokens: Some(100),
-        deadlines: Deadlines::default(),
-    };
+    let sampling = SamplingParams { temperature: 0.7, ..SamplingParams::default() };
+    let defaults = Defaults { sampling, max_tokens: Some(100), deadlines: Deadlines::default() };
     plan(Fields::of(serde_json::from_value(body).unwrap()), defaults)
 }
 
 fn finished(reason: FinishReason) -> Finished {
-    let usage = Usage {
-        completion_tokens: 8,
-        ..Usage::default()
-    };
-    Finished {
-        reason,
-        usage,
-        timings: Timings::default(),
-    }
+    let usage = Usage { completion_tokens: 8, ..Usage::default() };
+    Finished { reason, usage, timings: Timings::default() }
 }
 
 #[test]
 fn a_prompt_alone_is_enough() {
     let plan = plan_of(json!({ "prompt": "hello", "top_k": 50 })).unwrap();
     let request = &plan.requests[0];
-    assert_eq!(
-        (
-            request.max_tokens,
-            request.sampling.temperature,
-            request.sampling.top_k
-        ),
-        (Some(100), 0.7, 50)
-    );
+    assert_eq!((request.max_tokens, request.sampling.temperature, request.sampling.top_k), (Some(100), 0.7, 50));
 }
 
 #[test]
@@ -58,11 +37,7 @@ fn bad_requests_are_refused_and_not_filled_with_defaults() {
         (json!({ "prompt": "a", "max_tokens": "x" }), "max_tokens"),
         (json!({ "prompt": "a", "n": 2 }), "n"),
     ] {
-        assert_eq!(
-            plan_of(body.clone()).unwrap_err().param(),
-            Some(param),
-            "{body}"
-        );
+        assert_eq!(plan_of(body.clone()).unwrap_err().param(), Some(param), "{body}");
     }
 }
 
@@ -75,12 +50,7 @@ fn the_end_token_is_not_counted() {
 #[test]
 fn an_answer_has_the_old_fields() {
     let finished = finished(FinishReason::Length);
-    let outcome = Outcome {
-        text: "hi".to_owned(),
-        logprobs: Vec::new(),
-        prompt_logprobs: Vec::new(),
-        finished,
-    };
+    let outcome = Outcome { text: "hi".to_owned(), logprobs: Vec::new(), prompt_logprobs: Vec::new(), finished };
     let mut data = answer_data(&outcome, Some(100), 2.0);
     assert_eq!(data["id"].take().as_str().unwrap().len(), 32);
     let expected = json!({
@@ -94,14 +64,7 @@ fn an_answer_has_the_old_fields() {
 fn a_stream_has_the_old_frames_and_no_done_marker() {
     let mut frames = Frames::default();
     let mut dialect = TokenFrames::new("7".to_owned());
-    dialect.delta(
-        0,
-        &Delta {
-            text: "hi".to_owned(),
-            ..Delta::default()
-        },
-        &mut frames,
-    );
+    dialect.delta(0, &Delta { text: "hi".to_owned(), ..Delta::default() }, &mut frames);
     dialect.delta(0, &Delta::default(), &mut frames);
     dialect.finished(0, &finished(FinishReason::EndToken), None, &mut frames);
     dialect.failed(&ApiError::shutting_down(), &mut frames);
@@ -115,29 +78,13 @@ fn a_stream_has_the_old_frames_and_no_done_marker() {
 fn the_index_lists_the_endpoints() {
     let index = info::index_data();
     assert_eq!(index["name"], "cLLM Server");
-    let paths: Vec<_> = index["endpoints"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|endpoint| &endpoint["path"])
-        .collect();
-    assert!(
-        paths.contains(&&json!("/v1/chat/completions")) && paths.contains(&&json!("/generate"))
-    );
+    let paths: Vec<_> = index["endpoints"].as_array().unwrap().iter().map(|endpoint| &endpoint["path"]).collect();
+    assert!(paths.contains(&&json!("/v1/chat/completions")) && paths.contains(&&json!("/generate")));
 }
 
 #[test]
 fn the_quantization_is_read_off_the_description() {
-    assert_eq!(
-        info::quantization("llama 135M Q4_1"),
-        json!({ "enabled": true, "type": "Q4_1" })
-    );
-    assert_eq!(
-        info::quantization("qwen3 0.6B Q4_K - Medium")["type"],
-        "Q4_K - Medium"
-    );
-    assert_eq!(
-        info::quantization("llama 135M F16"),
-        json!({ "enabled": false, "type": null })
-    );
+    assert_eq!(info::quantization("llama 135M Q4_1"), json!({ "enabled": true, "type": "Q4_1" }));
+    assert_eq!(info::quantization("qwen3 0.6B Q4_K - Medium")["type"], "Q4_K - Medium");
+    assert_eq!(info::quantization("llama 135M F16"), json!({ "enabled": false, "type": null }));
 }

@@ -32,41 +32,24 @@ fn a_null_name_leaves_the_alias_in_force() {
 
 #[test]
 fn a_whole_float_is_an_integer() {
-    assert_eq!(
-        fields(json!({ "n": 3.0 })).integer(&["n"], 1..=5).unwrap(),
-        Some(3)
-    );
-    let error = fields(json!({ "n": 3.5 }))
-        .integer(&["n"], 1..=5)
-        .unwrap_err();
+    assert_eq!(fields(json!({ "n": 3.0 })).integer(&["n"], 1..=5).unwrap(), Some(3));
+    let error = fields(json!({ "n": 3.5 })).integer(&["n"], 1..=5).unwrap_err();
     assert_eq!(message(error), "`n` must be an integer, got 3.5");
 }
 
 #[test]
 fn a_range_is_named_in_the_error() {
-    let error = fields(json!({ "n": 9 }))
-        .integer(&["n"], 1..=5)
-        .unwrap_err();
+    let error = fields(json!({ "n": 9 })).integer(&["n"], 1..=5).unwrap_err();
     assert_eq!(message(error), "`n` must be an integer from 1 to 5, got 9");
-    let error = fields(json!({ "n": u64::MAX }))
-        .integer(&["n"], 1..=5)
-        .unwrap_err();
-    assert_eq!(
-        message(error),
-        format!("`n` must be an integer from 1 to 5, got {}", u64::MAX)
-    );
+    let error = fields(json!({ "n": u64::MAX })).integer(&["n"], 1..=5).unwrap_err();
+    assert_eq!(message(error), format!("`n` must be an integer from 1 to 5, got {}", u64::MAX));
 }
 
 #[test]
 fn a_wrong_type_names_the_field_as_the_client_wrote_it() {
-    let error = fields(json!({ "alias": "x" }))
-        .float(&["own", "alias"])
-        .unwrap_err();
+    let error = fields(json!({ "alias": "x" })).float(&["own", "alias"]).unwrap_err();
     assert_eq!(error.param(), Some("alias"));
-    assert_eq!(
-        message(error),
-        "`alias` must be a finite number, got a string"
-    );
+    assert_eq!(message(error), "`alias` must be a finite number, got a string");
 }
 
 #[test]
@@ -76,13 +59,8 @@ fn a_number_beyond_f32_is_refused() {
 
 #[test]
 fn a_field_inside_an_object_is_named_by_its_path() {
-    let inner = fields(json!({ "options": { "flag": 1 } }))
-        .object(&["options"])
-        .unwrap()
-        .unwrap();
-    let error = Fields::within("options", inner)
-        .boolean(&["flag"])
-        .unwrap_err();
+    let inner = fields(json!({ "options": { "flag": 1 } })).object(&["options"]).unwrap().unwrap();
+    let error = Fields::within("options", inner).boolean(&["flag"]).unwrap_err();
     assert_eq!(error.param(), Some("options.flag"));
 }
 

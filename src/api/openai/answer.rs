@@ -26,15 +26,8 @@ pub(crate) struct TextExtras {
 }
 
 /// A `chat.completion`.
-pub(crate) fn chat(
-    stamp: &Stamp,
-    outcomes: Vec<Outcome>,
-    logprobs: bool,
-) -> serde_json::Result<Value> {
-    let ends: Vec<_> = outcomes
-        .iter()
-        .map(|outcome| outcome.finished.clone())
-        .collect();
+pub(crate) fn chat(stamp: &Stamp, outcomes: Vec<Outcome>, logprobs: bool) -> serde_json::Result<Value> {
+    let ends: Vec<_> = outcomes.iter().map(|outcome| outcome.finished.clone()).collect();
     let bill = Bill::new(&ends, outcomes.len() as u32);
     let choices: Vec<_> = outcomes
         .into_iter()
@@ -43,11 +36,7 @@ pub(crate) fn chat(
             index,
             logprobs: logprobs.then(|| ChatLogprobs::new(&outcome.logprobs)),
             finish_reason: finish_reason(&outcome.finished.reason),
-            message: Message {
-                role: "assistant",
-                content: outcome.text,
-                refusal: None,
-            },
+            message: Message { role: "assistant", content: outcome.text, refusal: None },
         })
         .collect();
     answer(Envelope::new(stamp, "chat.completion", &choices), &bill)
@@ -62,9 +51,7 @@ pub(crate) fn text(
 ) -> serde_json::Result<Value> {
     let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), choices);
     let numbered = outcomes.iter().enumerate();
-    let choices: Vec<_> = numbered
-        .map(|(index, outcome)| text_choice(index, outcome, extras))
-        .collect();
+    let choices: Vec<_> = numbered.map(|(index, outcome)| text_choice(index, outcome, extras)).collect();
     answer(Envelope::new(stamp, "text_completion", &choices), &bill)
 }
 
@@ -74,28 +61,13 @@ fn text_choice<'a>(index: usize, outcome: &'a Outcome, extras: &TextExtras) -> T
         None => Cow::Borrowed(outcome.text.as_str()),
     };
     let logprobs = extras.logprobs.then(|| {
-        let tokens: Vec<_> = outcome
-            .prompt_logprobs
-            .iter()
-            .chain(&outcome.logprobs)
-            .cloned()
-            .collect();
+        let tokens: Vec<_> = outcome.prompt_logprobs.iter().chain(&outcome.logprobs).cloned().collect();
         TextOffsets::default().arrays(&tokens, extras.bos)
     });
-    TextChoice {
-        text,
-        index,
-        logprobs,
-        finish_reason: Some(finish_reason(&outcome.finished.reason)),
-    }
+    TextChoice { text, index, logprobs, finish_reason: Some(finish_reason(&outcome.finished.reason)) }
 }
 
-fn answer<C: serde::Serialize>(
-    envelope: Envelope<'_, C>,
-    bill: &Bill<'_>,
-) -> serde_json::Result<Value> {
-    let envelope = envelope
-        .usage(Some(bill.usage_object()))
-        .timings(Some(bill.timings_object()));
+fn answer<C: serde::Serialize>(envelope: Envelope<'_, C>, bill: &Bill<'_>) -> serde_json::Result<Value> {
+    let envelope = envelope.usage(Some(bill.usage_object())).timings(Some(bill.timings_object()));
     serde_json::to_value(envelope)
 }

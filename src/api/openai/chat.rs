@@ -35,9 +35,7 @@ pub(crate) fn conversation(fields: &mut Fields) -> Result<ChatPrompt, ApiError> 
         messages: normalize_messages(messages).map_err(bad_message)?,
         tools: Vec::new(),
         add_generation_prompt: fields.boolean(&["add_generation_prompt"])?.unwrap_or(true),
-        variables: fields
-            .object(&["chat_template_kwargs"])?
-            .unwrap_or_default(),
+        variables: fields.object(&["chat_template_kwargs"])?.unwrap_or_default(),
     })
 }
 
@@ -54,11 +52,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, ApiError> {
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => {
             let message = "`top_logprobs` needs `logprobs` to be true";
-            Err(ApiError::invalid(
-                "top_logprobs".to_owned(),
-                "invalid_value",
-                message,
-            ))
+            Err(ApiError::invalid("top_logprobs".to_owned(), "invalid_value", message))
         }
     }
 }

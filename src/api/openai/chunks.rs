@@ -8,9 +8,7 @@ use cllm_actors::request::{Delta, Finished};
 use crate::api::bill::Bill;
 use crate::api::openai::answer::TextExtras;
 use crate::api::openai::logprobs::{ChatLogprobs, TextOffsets};
-use crate::api::openai::shapes::{
-    ChatChunkChoice, DeltaObject, Envelope, Stamp, TextChoice, finish_reason,
-};
+use crate::api::openai::shapes::{ChatChunkChoice, DeltaObject, Envelope, Stamp, TextChoice, finish_reason};
 use crate::api::stream::{Dialect, Frames};
 use crate::http::error::{ApiError, ErrorShape};
 
@@ -33,32 +31,14 @@ pub(crate) struct ChatChunks {
 impl ChatChunks {
     /// Nothing sent yet of `choices` choices.
     pub(crate) fn new(stamp: Stamp, choices: usize, include_usage: bool, logprobs: bool) -> Self {
-        Self {
-            stamp,
-            include_usage,
-            logprobs,
-            opened: vec![false; choices],
-        }
+        Self { stamp, include_usage, logprobs, opened: vec![false; choices] }
     }
 
     fn open(&mut self, index: usize, frames: &mut Frames) {
         if !std::mem::replace(&mut self.opened[index], true) {
-            let delta = DeltaObject {
-                role: Some("assistant"),
-                content: Some(""),
-            };
-            let choice = ChatChunkChoice {
-                index,
-                delta,
-                logprobs: None,
-                finish_reason: None,
-            };
-            frames.json(&envelope(
-                &self.stamp,
-                CHAT_OBJECT,
-                &[choice],
-                self.include_usage,
-            ));
+            let delta = DeltaObject { role: Some("assistant"), content: Some("") };
+            let choice = ChatChunkChoice { index, delta, logprobs: None, finish_reason: None };
+            frames.json(&envelope(&self.stamp, CHAT_OBJECT, &[choice], self.include_usage));
         }
     }
 }
@@ -67,53 +47,21 @@ impl Dialect for ChatChunks {
     fn prompt(&mut self, _index: usize, _logprobs: Vec<TokenLogprob>, _frames: &mut Frames) {}
 
     fn delta(&mut self, index: usize, delta: &Delta, frames: &mut Frames) {
-        let logprobs = (self.logprobs && !delta.logprobs.is_empty())
-            .then(|| ChatLogprobs::new(&delta.logprobs));
+        let logprobs = (self.logprobs && !delta.logprobs.is_empty()).then(|| ChatLogprobs::new(&delta.logprobs));
         if delta.text.is_empty() && logprobs.is_none() {
             return;
         }
         self.open(index, frames);
-        let delta = DeltaObject {
-            role: None,
-            content: Some(&delta.text),
-        };
-        let choice = ChatChunkChoice {
-            index,
-            delta,
-            logprobs,
-            finish_reason: None,
-        };
-        frames.json(&envelope(
-            &self.stamp,
-            CHAT_OBJECT,
-            &[choice],
-            self.include_usage,
-        ));
+        let delta = DeltaObject { role: None, content: Some(&delta.text) };
+        let choice = ChatChunkChoice { index, delta, logprobs, finish_reason: None };
+        frames.json(&envelope(&self.stamp, CHAT_OBJECT, &[choice], self.include_usage));
     }
 
-    fn finished(
-        &mut self,
-        index: usize,
-        finished: &Finished,
-        bill: Option<&Bill<'_>>,
-        frames: &mut Frames,
-    ) {
+    fn finished(&mut self, index: usize, finished: &Finished, bill: Option<&Bill<'_>>, frames: &mut Frames) {
         self.open(index, frames);
         let reason = Some(finish_reason(&finished.reason));
-        let choice = ChatChunkChoice {
-            index,
-            delta: DeltaObject::default(),
-            logprobs: None,
-            finish_reason: reason,
-        };
-        last_chunks(
-            &self.stamp,
-            CHAT_OBJECT,
-            &[choice],
-            self.include_usage,
-            bill,
-            frames,
-        );
+        let choice = ChatChunkChoice { index, delta: DeltaObject::default(), logprobs: None, finish_reason: reason };
+        last_chunks(&self.stamp, CHAT_OBJECT, &[choice], self.include_usage, bill, frames);
     }
 
     fn failed(&mut self, error: &ApiError, frames: &mut Frames) {
@@ -134,20 +82,9 @@ pub(crate) struct TextChunks {
 
 impl TextChunks {
     /// Nothing sent yet of `sequences` sequences.
-    pub(crate) fn new(
-        stamp: Stamp,
-        sequences: usize,
-        include_usage: bool,
-        extras: TextExtras,
-    ) -> Self {
+    pub(crate) fn new(stamp: Stamp, sequences: usize, include_usage: bool, extras: TextExtras) -> Self {
         let opened = vec![extras.echo.is_none(); sequences];
-        Self {
-            stamp,
-            include_usage,
-            extras,
-            offsets: vec![TextOffsets::default(); sequences],
-            opened,
-        }
+        Self { stamp, include_usage, extras, offsets: vec![TextOffsets::default(); sequences], opened }
     }
 
     /// Sends the prompt ahead of everything else, if that was asked for.
@@ -166,18 +103,8 @@ impl TextChunks {
             return;
         }
         let logprobs = shown.then(|| self.offsets[index].arrays(tokens, self.extras.bos));
-        let choice = TextChoice {
-            text: text.into(),
-            index,
-            logprobs,
-            finish_reason: None,
-        };
-        frames.json(&envelope(
-            &self.stamp,
-            TEXT_OBJECT,
-            &[choice],
-            self.include_usage,
-        ));
+        let choice = TextChoice { text: text.into(), index, logprobs, finish_reason: None };
+        frames.json(&envelope(&self.stamp, TEXT_OBJECT, &[choice], self.include_usage));
     }
 }
 
@@ -191,29 +118,11 @@ impl Dialect for TextChunks {
         self.piece(index, &delta.text, &delta.logprobs, frames);
     }
 
-    fn finished(
-        &mut self,
-        index: usize,
-        finished: &Finished,
-        bill: Option<&Bill<'_>>,
-        frames: &mut Frames,
-    ) {
+    fn finished(&mut self, index: usize, finished: &Finished, bill: Option<&Bill<'_>>, frames: &mut Frames) {
         self.open(index, &[], frames);
         let reason = Some(finish_reason(&finished.reason));
-        let choice = TextChoice {
-            text: "".into(),
-            index,
-            logprobs: None,
-            finish_reason: reason,
-        };
-        last_chunks(
-            &self.stamp,
-            TEXT_OBJECT,
-            &[choice],
-            self.include_usage,
-            bill,
-            frames,
-        );
+        let choice = TextChoice { text: "".into(), index, logprobs: None, finish_reason: reason };
+        last_chunks(&self.stamp, TEXT_OBJECT, &[choice], self.include_usage, bill, frames);
     }
 
     fn failed(&mut self, error: &ApiError, frames: &mut Frames) {
@@ -222,18 +131,9 @@ impl Dialect for TextChunks {
 }
 
 /// A chunk; `usage` is null in every chunk but the last when the last one has it.
-fn envelope<'a, C>(
-    stamp: &'a Stamp,
-    object: &'static str,
-    choices: &'a [C],
-    include_usage: bool,
-) -> Envelope<'a, C> {
+fn envelope<'a, C>(stamp: &'a Stamp, object: &'static str, choices: &'a [C], include_usage: bool) -> Envelope<'a, C> {
     let envelope = Envelope::new(stamp, object, choices);
-    if include_usage {
-        envelope.usage(None)
-    } else {
-        envelope
-    }
+    if include_usage { envelope.usage(None) } else { envelope }
 }
 
 /// The last chunk of a choice and, with the bill, of the answer. `timings` ride on the very last one.
@@ -253,11 +153,7 @@ fn last_chunks<C: serde::Serialize>(
     if include_usage {
         frames.json(&last);
         let usage = Some(bill.usage_object());
-        frames.json(
-            &Envelope::<C>::new(stamp, object, &[])
-                .usage(usage)
-                .timings(timings),
-        );
+        frames.json(&Envelope::<C>::new(stamp, object, &[]).usage(usage).timings(timings));
     } else {
         frames.json(&last.timings(timings));
     }

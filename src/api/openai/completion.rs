@@ -30,9 +30,7 @@ pub(crate) const DEFAULT_MAX_TOKENS: u32 = 16;
 /// Anything wrong with the body: 400 with the field's name.
 pub(crate) fn plan(mut fields: Fields, defaults: Defaults) -> Result<CompletionPlan, ApiError> {
     let shared = Shared::read(&mut fields, defaults)?;
-    let logprobs = fields
-        .integer(&["logprobs"], 0..=i64::from(MAX_LOGPROBS))?
-        .map(|top| top as u32);
+    let logprobs = fields.integer(&["logprobs"], 0..=i64::from(MAX_LOGPROBS))?.map(|top| top as u32);
     let echo = fields.boolean(&["echo"])?.unwrap_or(false);
     let prompts = prompts(&mut fields)?;
     let mut plan = Plan::new(prompts, shared, &fields)?;
@@ -64,11 +62,7 @@ fn prompt(value: Value) -> Result<Prompt, ApiError> {
 }
 
 fn text_prompt(text: String) -> Result<Prompt, ApiError> {
-    if text.is_empty() {
-        Err(empty())
-    } else {
-        Ok(Prompt::Text(text))
-    }
+    if text.is_empty() { Err(empty()) } else { Ok(Prompt::Text(text)) }
 }
 
 fn token_prompt(ids: &[Value]) -> Result<Prompt, ApiError> {
@@ -91,17 +85,9 @@ pub(crate) fn tokens(param: &str, ids: &[Value]) -> Result<Vec<Token>, ApiError>
 }
 
 fn empty() -> ApiError {
-    ApiError::invalid(
-        "prompt".to_owned(),
-        "invalid_value",
-        "`prompt` must not be empty",
-    )
+    ApiError::invalid("prompt".to_owned(), "invalid_value", "`prompt` must not be empty")
 }
 
 fn bad_prompt(got: &Value) -> ApiError {
-    wrong_type(
-        "prompt",
-        "a string, an array of token ids, or an array of these",
-        got,
-    )
+    wrong_type("prompt", "a string, an array of token ids, or an array of these", got)
 }

@@ -36,10 +36,7 @@ struct Alternative {
 impl ChatLogprobs {
     /// One entry per token. `token` may hold U+FFFD where a token is no whole character; `bytes` never lies.
     pub(crate) fn new(tokens: &[TokenLogprob]) -> Self {
-        Self {
-            content: tokens.iter().map(ChatLogprob::new).collect(),
-            refusal: None,
-        }
+        Self { content: tokens.iter().map(ChatLogprob::new).collect(), refusal: None }
     }
 }
 
@@ -83,12 +80,8 @@ impl TextOffsets {
             let invisible = token.logprob.is_none() && Some(token.id) == bos;
             arrays.tokens.push(lossy(&token.bytes));
             arrays.token_logprobs.push(token.logprob.map(writable));
-            arrays
-                .top_logprobs
-                .push(token.logprob.map(|logprob| top_map(token, logprob)));
-            arrays
-                .text_offset
-                .push(self.advance(if invisible { &[] } else { &token.bytes }));
+            arrays.top_logprobs.push(token.logprob.map(|logprob| top_map(token, logprob)));
+            arrays.text_offset.push(self.advance(if invisible { &[] } else { &token.bytes }));
         }
         arrays
     }
@@ -110,11 +103,9 @@ fn is_continuation(byte: u8) -> bool {
 fn top_map(token: &TokenLogprob, logprob: f32) -> Map<String, Value> {
     let mut map = Map::new();
     for (_, bytes, logprob) in &token.top {
-        map.entry(lossy(bytes))
-            .or_insert_with(|| writable(*logprob).into());
+        map.entry(lossy(bytes)).or_insert_with(|| writable(*logprob).into());
     }
-    map.entry(lossy(&token.bytes))
-        .or_insert_with(|| writable(logprob).into());
+    map.entry(lossy(&token.bytes)).or_insert_with(|| writable(logprob).into());
     map
 }
 

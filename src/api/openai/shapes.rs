@@ -26,11 +26,7 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// A fresh id, now.
     pub(crate) fn new(prefix: &str, model: &str) -> Self {
-        Self {
-            id: format!("{prefix}-{}", random_id()),
-            created: unix_seconds(),
-            model: model.to_owned(),
-        }
+        Self { id: format!("{prefix}-{}", random_id()), created: unix_seconds(), model: model.to_owned() }
     }
 }
 
@@ -41,9 +37,7 @@ pub(crate) fn random_id() -> String {
 
 /// Seconds since 1970.
 pub(crate) fn unix_seconds() -> u64 {
-    SystemTime::UNIX_EPOCH
-        .elapsed()
-        .map_or(0, |since| since.as_secs())
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }
 
 /// An answer or a chunk of one.

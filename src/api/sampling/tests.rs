@@ -57,18 +57,9 @@ fn other_servers_names_work() {
 #[test]
 fn a_seed_is_any_64_bit_integer_and_minus_one_is_random() {
     assert_eq!(read_from(json!({ "seed": -1 })).unwrap().seed, None);
-    assert_eq!(
-        read_from(json!({ "seed": u64::MAX })).unwrap().seed,
-        Some(u64::MAX)
-    );
-    assert_eq!(
-        read_from(json!({ "seed": -2 })).unwrap().seed,
-        Some(u64::MAX - 1)
-    );
-    assert_eq!(
-        read_from(json!({ "seed": 1.5 })).unwrap_err().param(),
-        Some("seed")
-    );
+    assert_eq!(read_from(json!({ "seed": u64::MAX })).unwrap().seed, Some(u64::MAX));
+    assert_eq!(read_from(json!({ "seed": -2 })).unwrap().seed, Some(u64::MAX - 1));
+    assert_eq!(read_from(json!({ "seed": 1.5 })).unwrap_err().param(), Some("seed"));
 }
 
 #[test]
@@ -81,13 +72,7 @@ fn a_bias_comes_as_object_or_pairs_and_false_bans() {
 
 #[test]
 fn a_bias_that_names_no_token_is_refused() {
-    for bias in [
-        json!({ "x": 1 }),
-        json!({ "5": "1" }),
-        json!([["hello", 1]]),
-        json!([5]),
-        json!({ "5": 101 }),
-    ] {
+    for bias in [json!({ "x": 1 }), json!({ "5": "1" }), json!([["hello", 1]]), json!([5]), json!({ "5": 101 })] {
         let error = read_from(json!({ "logit_bias": bias })).unwrap_err();
         assert_eq!(error.param(), Some("logit_bias"), "{bias}");
     }
@@ -96,13 +81,6 @@ fn a_bias_that_names_no_token_is_refused() {
 #[test]
 fn a_value_out_of_range_names_field_and_range() {
     let error = read_from(json!({ "temperature": 2.5 })).unwrap_err();
-    assert_eq!(
-        (error.status().as_u16(), error.param(), error.code()),
-        (400, Some("temperature"), "invalid_value")
-    );
-    assert!(
-        error.message().contains('0') && error.message().contains('2'),
-        "{}",
-        error.message()
-    );
+    assert_eq!((error.status().as_u16(), error.param(), error.code()), (400, Some("temperature"), "invalid_value"));
+    assert!(error.message().contains('0') && error.message().contains('2'), "{}", error.message());
 }

@@ -20,13 +20,7 @@ impl Dialect for Plain {
         }
     }
 
-    fn finished(
-        &mut self,
-        _index: usize,
-        _finished: &Finished,
-        bill: Option<&Bill<'_>>,
-        frames: &mut Frames,
-    ) {
+    fn finished(&mut self, _index: usize, _finished: &Finished, bill: Option<&Bill<'_>>, frames: &mut Frames) {
         frames.data(if bill.is_some() { "all over" } else { "over" });
     }
 
@@ -40,15 +34,10 @@ type Events = mpsc::Sender<GenerationEvent>;
 /// A request of this many sequences, and where their events come from.
 fn sequences(count: usize) -> (Vec<Events>, Sequences<ReceiverStream<GenerationEvent>>) {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(32)).unzip();
-    (
-        senders,
-        Sequences::new(receivers.into_iter().map(ReceiverStream::new).collect()),
-    )
+    (senders, Sequences::new(receivers.into_iter().map(ReceiverStream::new).collect()))
 }
 
-async fn start(
-    sequences: Sequences<ReceiverStream<GenerationEvent>>,
-) -> Result<Response, ApiError> {
+async fn start(sequences: Sequences<ReceiverStream<GenerationEvent>>) -> Result<Response, ApiError> {
     respond(sequences, Plain, 1, RequestLog::default()).await
 }
 
@@ -57,19 +46,12 @@ async fn send(events: &Events, event: GenerationEvent) {
 }
 
 fn delta(text: &str) -> GenerationEvent {
-    GenerationEvent::Delta(Delta {
-        text: text.to_owned(),
-        ..Delta::default()
-    })
+    GenerationEvent::Delta(Delta { text: text.to_owned(), ..Delta::default() })
 }
 
 fn finished() -> GenerationEvent {
     let (usage, timings) = (Usage::default(), Timings::default());
-    GenerationEvent::Finished(Finished {
-        reason: FinishReason::Length,
-        usage,
-        timings,
-    })
+    GenerationEvent::Finished(Finished { reason: FinishReason::Length, usage, timings })
 }
 
 async fn next(response: &mut Response) -> Option<String> {
@@ -86,10 +68,7 @@ async fn the_head_waits_for_the_first_text() {
     send(&events[0], delta("a")).await;
     let mut response = start(sequences).await.unwrap();
     assert_eq!(began.elapsed(), Duration::ZERO);
-    assert_eq!(
-        response.headers()["content-type"],
-        "text/event-stream; charset=utf-8"
-    );
+    assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
     assert_eq!(next(&mut response).await.unwrap(), "data: a\n\n");
 }
 
@@ -97,11 +76,7 @@ async fn the_head_waits_for_the_first_text() {
 async fn a_failure_before_the_first_text_is_a_plain_error() {
     let (events, sequences) = sequences(1);
     send(&events[0], GenerationEvent::Queued { position: 1 }).await;
-    send(
-        &events[0],
-        GenerationEvent::Failed(GenerateError::ModelLoading),
-    )
-    .await;
+    send(&events[0], GenerationEvent::Failed(GenerateError::ModelLoading)).await;
     assert_eq!(start(sequences).await.unwrap_err().status(), 503);
 }
 
@@ -147,16 +122,9 @@ async fn a_failure_in_mid_stream_ends_it_and_cancels_the_rest() {
     let (events, sequences) = sequences(2);
     send(&events[0], delta("a")).await;
     let mut response = start(sequences).await.unwrap();
-    send(
-        &events[1],
-        GenerationEvent::Failed(GenerateError::ShuttingDown),
-    )
-    .await;
+    send(&events[1], GenerationEvent::Failed(GenerateError::ShuttingDown)).await;
     let sent = next(&mut response).await.unwrap();
-    assert!(
-        sent.contains("data: a\n\n") && sent.contains("shutting_down"),
-        "{sent}"
-    );
+    assert!(sent.contains("data: a\n\n") && sent.contains("shutting_down"), "{sent}");
     assert_eq!(next(&mut response).await, None);
     assert!(events[0].is_closed());
 }
@@ -167,12 +135,7 @@ async fn a_session_that_vanishes_in_mid_stream_is_an_error_frame() {
     send(&events[0], delta("a")).await;
     let mut response = start(sequences).await.unwrap();
     drop(events);
-    assert!(
-        next(&mut response)
-            .await
-            .unwrap()
-            .contains("internal_error")
-    );
+    assert!(next(&mut response).await.unwrap().contains("internal_error"));
     assert_eq!(next(&mut response).await, None);
 }
 
@@ -191,8 +154,5 @@ async fn what_piled_up_behind_a_slow_client_goes_out_together() {
         send(&events[0], delta(text)).await;
     }
     let mut response = start(sequences).await.unwrap();
-    assert_eq!(
-        next(&mut response).await.unwrap(),
-        "data: a\n\ndata: b\n\ndata: c\n\n"
-    );
+    assert_eq!(next(&mut response).await.unwrap(), "data: a\n\ndata: b\n\ndata: c\n\n");
 }

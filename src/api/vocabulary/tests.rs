@@ -6,36 +6,17 @@ fn read(body: Value) -> Result<Text, ApiError> {
 
 #[test]
 fn llama_cpp_clients_get_no_special_tokens_and_vllm_clients_do() {
-    assert_eq!(
-        read(json!({ "content": "a" })).unwrap().special,
-        AddSpecial::Never
-    );
-    assert_eq!(
-        read(json!({ "prompt": "a" })).unwrap().special,
-        AddSpecial::Model
-    );
-    assert_eq!(
-        read(json!({ "prompt": "a", "add_special_tokens": false }))
-            .unwrap()
-            .special,
-        AddSpecial::Never
-    );
-    assert_eq!(
-        read(json!({ "content": "a", "add_special": true }))
-            .unwrap()
-            .special,
-        AddSpecial::Model
-    );
+    assert_eq!(read(json!({ "content": "a" })).unwrap().special, AddSpecial::Never);
+    assert_eq!(read(json!({ "prompt": "a" })).unwrap().special, AddSpecial::Model);
+    assert_eq!(read(json!({ "prompt": "a", "add_special_tokens": false })).unwrap().special, AddSpecial::Never);
+    assert_eq!(read(json!({ "content": "a", "add_special": true })).unwrap().special, AddSpecial::Model);
 }
 
 #[test]
 fn special_texts_can_be_read_as_plain_text() {
     let text = read(json!({ "content": "<s>", "parse_special": false })).unwrap();
     assert_eq!(text.part.trust, Trust::User);
-    assert_eq!(
-        read(json!({ "content": "<s>" })).unwrap().part.trust,
-        Trust::Template
-    );
+    assert_eq!(read(json!({ "content": "<s>" })).unwrap().part.trust, Trust::Template);
 }
 
 #[test]

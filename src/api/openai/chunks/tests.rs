@@ -6,42 +6,21 @@ use serde_json::Value;
 use super::*;
 
 fn stamp() -> Stamp {
-    Stamp {
-        id: "x-1".to_owned(),
-        created: 7,
-        model: "m".to_owned(),
-    }
+    Stamp { id: "x-1".to_owned(), created: 7, model: "m".to_owned() }
 }
 
 fn token(text: &str) -> TokenLogprob {
     let bytes = TokenBytes::from_slice(text.as_bytes());
-    TokenLogprob {
-        id: 1,
-        bytes,
-        logprob: Some(-1.0),
-        top: Vec::new(),
-    }
+    TokenLogprob { id: 1, bytes, logprob: Some(-1.0), top: Vec::new() }
 }
 
 fn delta(text: &str) -> Delta {
-    Delta {
-        text: text.to_owned(),
-        tokens: vec![1],
-        logprobs: vec![token(text)],
-    }
+    Delta { text: text.to_owned(), tokens: vec![1], logprobs: vec![token(text)] }
 }
 
 fn end() -> Finished {
-    let usage = Usage {
-        prompt_tokens: 4,
-        cached_tokens: 1,
-        completion_tokens: 2,
-    };
-    Finished {
-        reason: FinishReason::EndToken,
-        usage,
-        timings: Timings::default(),
-    }
+    let usage = Usage { prompt_tokens: 4, cached_tokens: 1, completion_tokens: 2 };
+    Finished { reason: FinishReason::EndToken, usage, timings: Timings::default() }
 }
 
 /// The JSON of each frame, in order; `[DONE]` as a string.
@@ -49,13 +28,8 @@ fn frames(write: impl FnOnce(&mut Frames)) -> Vec<Value> {
     let mut frames = Frames::default();
     write(&mut frames);
     let text = String::from_utf8(frames.take()).unwrap();
-    let payloads = text
-        .split_terminator("\n\n")
-        .map(|frame| frame.strip_prefix("data: ").unwrap());
-    payloads
-        .map(|payload| serde_json::from_str(payload).unwrap_or_else(|_| payload.into()))
-        .map(plain)
-        .collect()
+    let payloads = text.split_terminator("\n\n").map(|frame| frame.strip_prefix("data: ").unwrap());
+    payloads.map(|payload| serde_json::from_str(payload).unwrap_or_else(|_| payload.into())).map(plain).collect()
 }
 
 /// The fingerprint changes with every version.
@@ -90,10 +64,7 @@ fn without_include_usage_no_chunk_speaks_of_it_and_timings_ride_on_the_last() {
         finish(&mut chunks, frames);
     });
     assert!(sent.iter().all(|chunk| chunk.get("usage").is_none()));
-    let timed: Vec<bool> = sent
-        .iter()
-        .map(|chunk| chunk.get("timings").is_some())
-        .collect();
+    let timed: Vec<bool> = sent.iter().map(|chunk| chunk.get("timings").is_some()).collect();
     assert_eq!(timed, [false, false, true, false]);
     assert_eq!(sent[3], "[DONE]");
 }
@@ -103,13 +74,7 @@ fn a_choice_that_ends_before_the_others_ends_nothing_else() {
     let mut chunks = ChatChunks::new(stamp(), 2, false, false);
     let sent = frames(|frames| chunks.finished(1, &end(), None, frames));
     assert_eq!(sent.len(), 2);
-    assert_eq!(
-        (
-            &sent[1]["choices"][0]["index"],
-            &sent[1]["choices"][0]["finish_reason"]
-        ),
-        (&1.into(), &"stop".into())
-    );
+    assert_eq!((&sent[1]["choices"][0]["index"], &sent[1]["choices"][0]["finish_reason"]), (&1.into(), &"stop".into()));
 }
 
 #[test]
@@ -118,22 +83,12 @@ fn tokens_without_text_make_a_chunk_only_for_their_logprobs() {
     assert!(frames(|frames| silent.delta(0, &delta(""), frames)).is_empty());
     let mut scored = ChatChunks::new(stamp(), 1, false, true);
     let sent = frames(|frames| scored.delta(0, &delta(""), frames));
-    assert_eq!(
-        sent[1]["choices"][0]["logprobs"]["content"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(sent[1]["choices"][0]["logprobs"]["content"].as_array().unwrap().len(), 1);
 }
 
 #[test]
 fn a_text_stream_with_echo_begins_with_the_prompt() {
-    let extras = TextExtras {
-        echo: Some(vec!["pq".into()]),
-        logprobs: true,
-        bos: None,
-    };
+    let extras = TextExtras { echo: Some(vec!["pq".into()]), logprobs: true, bos: None };
     let mut chunks = TextChunks::new(stamp(), 1, false, extras);
     let sent = frames(|frames| {
         chunks.prompt(0, vec![token("p"), token("q")], frames);
@@ -145,10 +100,7 @@ fn a_text_stream_with_echo_begins_with_the_prompt() {
 
 #[test]
 fn echo_of_a_request_that_generates_nothing_still_shows_the_prompt() {
-    let extras = TextExtras {
-        echo: Some(vec!["pq".into()]),
-        ..TextExtras::default()
-    };
+    let extras = TextExtras { echo: Some(vec!["pq".into()]), ..TextExtras::default() };
     let mut chunks = TextChunks::new(stamp(), 1, false, extras);
     let sent = frames(|frames| finish(&mut chunks, frames));
     assert_eq!(sent[0]["choices"][0]["text"], "pq");
