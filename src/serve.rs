@@ -13,8 +13,8 @@ use std::time::Duration;
 use cllm_actors::GenerateError;
 use cllm_actors::engine::spec::EngineSpec;
 use cllm_actors::names;
+use cllm_actors::supervision::{Addr, ChildSpec};
 use cllm_actors::system::{Status, System};
-use ractor::SpawnErr;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -53,9 +53,6 @@ pub enum ServeError {
     /// The actors did not start.
     #[error("failed to start the actors")]
     Actors(#[source] GenerateError),
-    /// The actor that accepts connections did not start.
-    #[error("failed to start the http actor")]
-    Http(#[source] SpawnErr),
     /// The model did not load at the first try.
     #[error("failed to load the model: {cause}")]
     FirstLoad {
@@ -90,7 +87,7 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
     all.extend(routes(AppState { system: system.clone(), settings: Arc::clone(&settings) }, engine));
     let http = HttpServerArgs::new(listener, all, Arc::clone(&settings));
     let connections = Arc::clone(&http.connections);
-    start_http(&system, config, http).await?;
+    start_http(&system, http).await?;
 
     tokio::select! {
         loaded = first_load(system.status()) => if let Err(error) = loaded {
@@ -118,13 +115,10 @@ fn listen_error(config: &Config, source: io::Error) -> ServeError {
 }
 
 /// Puts the `http` actor under the root supervisor.
-async fn start_http(system: &System, config: &Config, args: HttpServerArgs) -> Result<(), ServeError> {
-    let instance = config.system_args().instance;
-    let name = format!("{instance}/{}", names::HTTP);
-    match system.root() {
-        Some(root) => HttpServer::start(name, args, root).await.map(drop).map_err(ServeError::Http),
-        None => Err(ServeError::Actors(GenerateError::ShuttingDown)),
-    }
+async fn start_http(system: &System, args: HttpServerArgs) -> Result<(), ServeError> {
+    let make = move |_| (HttpServer, args.clone());
+    let spec = ChildSpec::actor(system.instance(), names::HTTP, Addr::new(), make);
+    system.add_child(spec).await.map(drop).map_err(ServeError::Actors)
 }
 
 /// Waits for the first end of loading. Later failures are the supervisors' business; the first one ends the server,
@@ -132,9 +126,7 @@ async fn start_http(system: &System, config: &Config, args: HttpServerArgs) -> R
 async fn first_load(mut status: watch::Receiver<Status>) -> Result<(), ServeError> {
     let settled = status.wait_for(|status| !matches!(status, Status::Loading { .. })).await;
     match settled.as_deref() {
-        Ok(Status::Held { cause, .. } | Status::Restarting { cause }) => {
-            Err(ServeError::FirstLoad { cause: cause.clone() })
-        }
+        Ok(Status::Failed { cause }) => Err(ServeError::FirstLoad { cause: cause.clone() }),
         Ok(_) => Ok(()),
         Err(_) => Err(ServeError::FirstLoad { cause: "the actors are gone".to_owned() }),
     }

@@ -16,8 +16,9 @@ use cllm_actors::sampling::DryParams;
 
 /// Rows that take turns: more than the caches of a core hold.
 const ROWS: usize = 16;
-/// Calls that the median is taken of; each is timed alone, so that being preempted spoils few of them.
-const CALLS: usize = 1501;
+/// Tokens per measurement, and how many measurements the median is taken of.
+const TOKENS: usize = 64;
+const ROUNDS: usize = 41;
 
 /// Every token is the same letter; the last one ends.
 struct Letters(usize);
@@ -58,14 +59,15 @@ fn rows(n_vocab: usize) -> Vec<Vec<f32>> {
 
 /// Median time of one call.
 fn median(rows: &[Vec<f32>], mut run: impl FnMut(&[f32])) -> Duration {
-    let timed = |row: &Vec<f32>| {
-        let start = Instant::now();
-        run(row);
-        start.elapsed()
-    };
-    let mut times: Vec<Duration> = rows.iter().cycle().take(CALLS).map(timed).collect();
+    let mut times: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            rows.iter().cycle().take(TOKENS).for_each(|row| run(row));
+            start.elapsed() / TOKENS as u32
+        })
+        .collect();
     times.sort();
-    times[CALLS / 2]
+    times[ROUNDS / 2]
 }
 
 fn cases() -> Vec<(&'static str, SamplingParams)> {

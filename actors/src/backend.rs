@@ -1,1 +1,374 @@
-//! stub
+//! The backend actor: the only owner of an engine, its model and its device.
+//!
+//! Supervised by `engine-0`, first of its three. The scheduler sends it commands, sessions and the system handle send
+//! text to tokenize, the engine's threads send events. It carries them: tokens to the sessions, then the summary to the
+//! scheduler. It never restarts its engine: when the engine is gone, `handle` returns `Err` and the supervisor does
+//! the rest; kv-cache and scheduler start again after it and the sessions submit again. Stopping it ends the engine at
+//! its next step.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use crate::engine::host::{EngineHost, EventSink, HostError};
+use crate::engine::protocol::{
+    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, ModelInfo, RequestId, SequenceId, StepOutput,
+    TextPart, Token,
+};
+use crate::engine::spec::EngineSpec;
+use crate::kv_cache::KvCacheMsg;
+use crate::prompt::ChatTemplate;
+use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
+use crate::session::SessionMsg;
+use crate::system::Status;
+use crate::wiring::{LoadedModel, Wiring};
+
+/// Longest wait for the previous engine to free its memory.
+const OCCUPANCY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Reference to a backend.
+pub type BackendRef = ActorRef<BackendMsg>;
+
+/// What the backend is told.
+#[derive(Debug)]
+pub enum BackendMsg {
+    /// From a starting scheduler: forget the sequences of older epochs. The inventory goes to the kv-cache.
+    Reset {
+        /// The scheduler's epoch.
+        epoch: Epoch,
+        /// The scheduler itself, which is not published under its address yet.
+        scheduler: SchedulerRef,
+    },
+    /// From the scheduler: start a sequence; its tokens go to the session.
+    Admit {
+        /// The sequence.
+        admit: Box<Admit>,
+        /// Who gets the tokens.
+        session: ActorRef<SessionMsg>,
+    },
+    /// From the scheduler: end a sequence.
+    Cancel {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+    },
+    /// From the scheduler: free the KV of an idle sequence.
+    Evict {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The sequence.
+        sequence: SequenceId,
+    },
+    /// From the scheduler: limits of the following steps.
+    SetLimits(Limits),
+    /// Text to tokens. Answered as soon as the vocabulary thread is through.
+    Tokenize {
+        /// The text.
+        parts: Vec<TextPart>,
+        /// Whether the model's own tokens are added.
+        special: AddSpecial,
+        /// Who gets the tokens.
+        reply_to: TokensTo,
+    },
+    /// Tokens to bytes of text.
+    Detokenize {
+        /// Tokens, unchecked.
+        tokens: Vec<Token>,
+        /// Who gets the bytes.
+        reply_to: RpcReplyPort<Result<Vec<u8>, VocabularyError>>,
+    },
+    /// From the engine's threads.
+    Engine(EngineEvent),
+}
+
+crate::impl_message!(BackendMsg);
+
+/// Who gets the tokens of a text.
+#[derive(Debug)]
+pub enum TokensTo {
+    /// A caller that waits.
+    Caller(RpcReplyPort<Result<Vec<Token>, VocabularyError>>),
+    /// A session, as `SessionMsg::Tokenized`.
+    Session(ActorRef<SessionMsg>),
+}
+
+/// Why text was not turned into tokens, or tokens into text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VocabularyError {
+    /// The caller's mistake.
+    #[error("{0}")]
+    Refused(String),
+    /// Too many wait already.
+    #[error("the tokenizer is at its limit")]
+    Busy,
+}
+
+/// What a backend starts with.
+#[derive(Debug, Clone)]
+pub struct BackendArgs {
+    /// The engine.
+    pub engine: EngineSpec,
+    /// The others.
+    pub wiring: Arc<Wiring>,
+}
+
+/// State of a backend.
+#[derive(Debug)]
+pub struct BackendState {
+    wiring: Arc<Wiring>,
+    /// The one that reset the engine last.
+    scheduler: Option<SchedulerRef>,
+    host: EngineHost,
+    sessions: HashMap<RequestId, ActorRef<SessionMsg>>,
+    questions: HashMap<u64, Question>,
+    next_question: u64,
+}
+
+/// A vocabulary command under way.
+#[derive(Debug)]
+enum Question {
+    Tokens(TokensTo),
+    Text(RpcReplyPort<Result<Vec<u8>, VocabularyError>>),
+}
+
+/// The actor.
+#[derive(Debug, Default)]
+pub struct Backend;
+
+#[ractor::actor(message = BackendMsg, state = BackendState, arguments = BackendArgs)]
+impl Backend {
+    /// Ends when the model is loaded: minutes, for a large one.
+    async fn pre_start(&self, myself: BackendRef, args: BackendArgs) -> Result<BackendState, ActorProcessingErr> {
+        let (host, info) = start_engine(myself, &args).await?;
+        publish_model(&args.wiring, *info)?;
+        Ok(BackendState {
+            wiring: args.wiring,
+            scheduler: None,
+            host,
+            sessions: HashMap::new(),
+            questions: HashMap::new(),
+            next_question: 0,
+        })
+    }
+
+    /// An `Err` is a crash on purpose: the engine is gone or does not keep up, and a new one must be started.
+    async fn handle(
+        &self,
+        _myself: BackendRef,
+        message: BackendMsg,
+        state: &mut BackendState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            BackendMsg::Reset { epoch, scheduler } => state.on_reset(epoch, scheduler),
+            BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
+            BackendMsg::Cancel { epoch, request } => state.command(EngineCommand::Cancel { epoch, request }),
+            BackendMsg::Evict { epoch, sequence } => state.command(EngineCommand::Evict { epoch, sequence }),
+            BackendMsg::SetLimits(limits) => state.command(EngineCommand::SetLimits(limits)),
+            BackendMsg::Tokenize { parts, special, reply_to } => {
+                state.ask(Question::Tokens(reply_to), |id| EngineCommand::Tokenize { id, parts, special })
+            }
+            BackendMsg::Detokenize { tokens, reply_to } => {
+                state.ask(Question::Text(reply_to), |id| EngineCommand::Detokenize { id, tokens })
+            }
+            BackendMsg::Engine(event) => state.on_engine(event),
+        }
+    }
+}
+
+impl BackendState {
+    fn command(&mut self, command: EngineCommand) -> Result<(), ActorProcessingErr> {
+        Ok(self.host.send(command)?)
+    }
+
+    fn on_reset(&mut self, epoch: Epoch, scheduler: SchedulerRef) -> Result<(), ActorProcessingErr> {
+        self.sessions.clear();
+        self.scheduler = Some(scheduler);
+        self.command(EngineCommand::Reset { epoch })
+    }
+
+    fn on_admit(&mut self, admit: Box<Admit>, session: ActorRef<SessionMsg>) -> Result<(), ActorProcessingErr> {
+        self.sessions.insert(admit.request, session);
+        self.command(EngineCommand::Admit(admit))
+    }
+
+    fn ask(
+        &mut self,
+        question: Question,
+        command: impl FnOnce(u64) -> EngineCommand,
+    ) -> Result<(), ActorProcessingErr> {
+        let id = self.next_question;
+        self.next_question += 1;
+        match self.host.send(command(id)) {
+            Ok(()) => {
+                self.questions.insert(id, question);
+                Ok(())
+            }
+            Err(HostError::Full) => {
+                question.refuse();
+                Ok(())
+            }
+            Err(HostError::Gone) => Err(HostError::Gone.into()),
+        }
+    }
+
+    fn on_engine(&mut self, event: EngineEvent) -> Result<(), ActorProcessingErr> {
+        match event {
+            EngineEvent::Step(output) => self.on_step(*output),
+            EngineEvent::Ended(ended) => self.on_ended(ended),
+            EngineEvent::Started { epoch, request, reused } => self.on_started(epoch, request, reused),
+            EngineEvent::Inventory { epoch, sequences } => {
+                self.on_inventory(epoch, sequences);
+            }
+            EngineEvent::CellsShort { epoch, needed } => {
+                self.tell_scheduler(SchedulerMsg::CellsShort { epoch, needed })
+            }
+            EngineEvent::Tokenized { id, result } => self.on_tokenized(id, result),
+            EngineEvent::Detokenized { id, result } => self.on_detokenized(id, result),
+            EngineEvent::Failed { cause } | EngineEvent::LoadFailed { cause } => return Err(cause.into()),
+            EngineEvent::Loading { .. } | EngineEvent::Loaded(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
+    fn on_step(&mut self, output: StepOutput) {
+        let mut summary = StepSummary {
+            epoch: output.epoch,
+            step_us: output.step_us,
+            batch_tokens: output.batch_tokens,
+            cells_used: output.cells_used,
+            tokens: Vec::with_capacity(output.outputs.len()),
+        };
+        for sequence in output.outputs {
+            let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
+            if !ids.is_empty() {
+                summary.tokens.push((sequence.request, ids));
+            }
+            if let Some(session) = self.sessions.get(&sequence.request) {
+                // A session that is gone is a client that left; its guard has told the scheduler.
+                let _ = session.cast(SessionMsg::Output { epoch: output.epoch, output: sequence });
+            }
+        }
+        self.tell_scheduler(SchedulerMsg::Stepped(summary));
+    }
+
+    fn on_ended(&mut self, ended: Box<Ended>) {
+        if let Some(session) = self.sessions.remove(&ended.request) {
+            let _ = session.cast(SessionMsg::Ended { epoch: ended.epoch, reason: ended.reason.clone() });
+        }
+        self.tell_scheduler(SchedulerMsg::Ended(ended));
+    }
+
+    fn on_started(&mut self, epoch: Epoch, request: RequestId, reused: u32) {
+        if let Some(session) = self.sessions.get(&request) {
+            let _ = session.cast(SessionMsg::Started { epoch, reused });
+        }
+    }
+
+    fn on_tokenized(&mut self, id: u64, result: Result<Vec<Token>, String>) {
+        if let Some(Question::Tokens(reply_to)) = self.questions.remove(&id) {
+            reply_to.send(result.map_err(VocabularyError::Refused));
+        }
+    }
+
+    fn on_detokenized(&mut self, id: u64, result: Result<Vec<u8>, String>) {
+        if let Some(Question::Text(reply_to)) = self.questions.remove(&id) {
+            let _ = reply_to.send(result.map_err(VocabularyError::Refused));
+        }
+    }
+
+    fn on_inventory(&self, epoch: Epoch, sequences: Vec<(SequenceId, Vec<Token>)>) {
+        if let Some(scheduler) = self.scheduler.clone() {
+            // Undeliverable: the kv-cache is down, and the scheduler will be restarted after it.
+            let _ = self.wiring.kv_cache.cast(KvCacheMsg::Inventory { epoch, sequences, scheduler });
+        }
+    }
+
+    /// A scheduler that is gone is being restarted and will ask for everything anew.
+    fn tell_scheduler(&self, message: SchedulerMsg) {
+        if let Some(scheduler) = &self.scheduler {
+            let _ = scheduler.cast(message);
+        }
+    }
+}
+
+impl TokensTo {
+    fn send(self, result: Result<Vec<Token>, VocabularyError>) {
+        match self {
+            Self::Caller(port) => drop(port.send(result)),
+            Self::Session(session) => drop(session.cast(SessionMsg::Tokenized { result })),
+        }
+    }
+}
+
+impl Question {
+    fn refuse(self) {
+        match self {
+            Self::Tokens(reply_to) => reply_to.send(Err(VocabularyError::Busy)),
+            Self::Text(port) => drop(port.send(Err(VocabularyError::Busy))),
+        }
+    }
+}
+
+type LoadResult = Result<Box<ModelInfo>, String>;
+
+async fn start_engine(
+    myself: BackendRef,
+    args: &BackendArgs,
+) -> Result<(EngineHost, Box<ModelInfo>), ActorProcessingErr> {
+    let occupancy = args.wiring.occupancy.clone().acquire_owned();
+    let occupancy = tokio::time::timeout(OCCUPANCY_DEADLINE, occupancy)
+        .await
+        .map_err(|_| "the previous engine does not free its memory")??;
+    let (loaded, load) = oneshot::channel();
+    let sink = event_sink(myself, args.wiring.clone(), loaded);
+    let host = EngineHost::start(args.engine.clone(), occupancy, sink)?;
+    let info = load.await.map_err(|_| "the engine ended while it loaded")??;
+    Ok((host, info))
+}
+
+/// Until the model is loaded its events end the load; afterwards they are messages to the actor.
+fn event_sink(myself: BackendRef, wiring: Arc<Wiring>, loaded: oneshot::Sender<LoadResult>) -> EventSink {
+    let loaded = Mutex::new(Some(loaded));
+    Arc::new(move |event| {
+        let result = match event {
+            EngineEvent::Loading { progress } => return on_progress(&wiring, progress),
+            EngineEvent::Loaded(info) => Ok(info),
+            EngineEvent::LoadFailed { cause } => Err(cause),
+            EngineEvent::Failed { ref cause } => match take(&loaded) {
+                Some(sender) => return drop(sender.send(Err(cause.clone()))),
+                None => return drop(myself.cast(BackendMsg::Engine(event))),
+            },
+            event => return drop(myself.cast(BackendMsg::Engine(event))),
+        };
+        if let Some(sender) = take(&loaded) {
+            let _ = sender.send(result);
+        }
+    })
+}
+
+fn take(loaded: &Mutex<Option<oneshot::Sender<LoadResult>>>) -> Option<oneshot::Sender<LoadResult>> {
+    loaded.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+fn on_progress(wiring: &Wiring, progress: f32) {
+    if matches!(*wiring.status.borrow(), Status::Loading { .. }) {
+        wiring.set_status(Status::Loading { progress });
+    }
+}
+
+fn publish_model(wiring: &Wiring, info: ModelInfo) -> Result<(), ActorProcessingErr> {
+    let template = ChatTemplate::compile(
+        info.chat_template.as_deref(),
+        info.bos_text.as_deref(),
+        info.eos_text.as_deref(),
+        info.control_tokens.clone(),
+    )?;
+    wiring.model.send_replace(Some(Arc::new(LoadedModel { info: info.into(), template })));
+    Ok(())
+}

@@ -9,12 +9,12 @@ pub mod spec;
 pub mod model;
 
 pub mod batch;
+mod engine_loop;
 pub mod fake;
 pub mod host;
 #[cfg(feature = "llama")]
 pub mod llama;
 pub mod logprobs;
-#[path = "engine/loop.rs"]
-pub mod run_loop;
+mod sample_rows;
 pub mod sampler;
-pub mod vocabulary;
+pub mod vocabulary_thread;

@@ -1,1 +1,178 @@
-//! stub
+//! The kv-cache actor: knows which token prefix lies in which sequence of the engine.
+//!
+//! Supervised by `engine-0`, after the backend and before the scheduler. The scheduler asks it for sequences and
+//! returns them, the backend sends it the engine's inventory when a scheduler has started. It gives no commands to the
+//! engine; what is to be evicted it tells the scheduler. When it dies its index is refilled from the inventory that the
+//! scheduler, which restarts after it, asks for. Nothing needs doing when it stops.
+
+pub mod index;
+
+use std::sync::Arc;
+
+use ractor::{ActorProcessingErr, ActorRef};
+
+use self::index::{Budget, PrefixIndex, Reuse};
+use crate::engine::protocol::{Epoch, RequestId, SequenceId, Token};
+use crate::scheduler::{SchedulerMsg, SchedulerRef};
+use crate::wiring::Wiring;
+
+/// Reference to a kv-cache.
+pub type KvCacheRef = ActorRef<KvCacheMsg>;
+
+/// What the kv-cache is told.
+#[derive(Debug)]
+pub enum KvCacheMsg {
+    /// From the backend: what the engine holds after a reset. Answered by `SchedulerMsg::CacheReady`.
+    Inventory {
+        /// Epoch of the scheduler that reset the engine.
+        epoch: Epoch,
+        /// Sequences with KV.
+        sequences: Vec<(SequenceId, Vec<Token>)>,
+        /// That scheduler; gets all answers from now on.
+        scheduler: SchedulerRef,
+    },
+    /// From the scheduler: a sequence for a request. Answered by `SchedulerMsg::Reserved`.
+    Reserve {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+        /// Its tokens.
+        tokens: Arc<[Token]>,
+        /// Whether it may use what others left.
+        reuse: Reuse,
+    },
+    /// From the scheduler: a request ended and left these tokens in its sequence.
+    Release {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The sequence.
+        sequence: SequenceId,
+        /// Tokens with KV.
+        tokens: Vec<Token>,
+    },
+    /// From the scheduler: a reservation was not used.
+    Abandon {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The sequence.
+        sequence: SequenceId,
+    },
+    /// From the scheduler: the engine lacks cells. Answered by `SchedulerMsg::RoomMade`.
+    MakeRoom {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// Cells to free.
+        cells: u32,
+    },
+}
+
+crate::impl_message!(KvCacheMsg);
+
+/// What a kv-cache starts with.
+#[derive(Debug, Clone)]
+pub struct KvCacheArgs {
+    /// The others.
+    pub wiring: Arc<Wiring>,
+    /// Bounds of what is retained.
+    pub budget: RetainBudget,
+}
+
+/// Bounds of retained prefixes, before the model's sizes are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetainBudget {
+    /// Most retained sequences.
+    pub entries: u32,
+    /// Most memory of their KV in bytes; `None`: half of the context's cells.
+    pub bytes: Option<u64>,
+}
+
+/// State of a kv-cache.
+#[derive(Debug)]
+pub struct KvCacheState {
+    scheduler: Option<SchedulerRef>,
+    index: PrefixIndex,
+    epoch: Epoch,
+}
+
+/// The actor.
+#[derive(Debug, Default)]
+pub struct KvCache;
+
+#[ractor::actor(message = KvCacheMsg, state = KvCacheState, arguments = KvCacheArgs)]
+impl KvCache {
+    async fn pre_start(&self, _myself: KvCacheRef, args: KvCacheArgs) -> Result<KvCacheState, ActorProcessingErr> {
+        let model = args.wiring.loaded().ok_or("the kv-cache starts after the backend has loaded a model")?;
+        let half = u64::from(model.info.n_ctx) / 2;
+        let tokens = args.budget.bytes.map_or(half, |bytes| bytes / model.info.kv_bytes_per_token.max(1));
+        let budget = Budget { entries: args.budget.entries as usize, tokens: tokens as usize };
+        Ok(KvCacheState { scheduler: None, index: PrefixIndex::new(model.info.n_seq_max, budget), epoch: 0 })
+    }
+
+    async fn handle(
+        &self,
+        _myself: KvCacheRef,
+        message: KvCacheMsg,
+        state: &mut KvCacheState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            KvCacheMsg::Inventory { epoch, sequences, scheduler } => {
+                state.on_inventory(epoch, sequences, scheduler);
+            }
+            message if message.epoch() != state.epoch => {}
+            KvCacheMsg::Reserve { request, tokens, reuse, .. } => state.on_reserve(request, &tokens, reuse),
+            KvCacheMsg::Release { sequence, tokens, .. } => state.on_release(sequence, tokens),
+            KvCacheMsg::Abandon { sequence, .. } => state.index.abandon(sequence),
+            KvCacheMsg::MakeRoom { cells, .. } => state.on_make_room(cells),
+        }
+        Ok(())
+    }
+}
+
+impl KvCacheMsg {
+    fn epoch(&self) -> Epoch {
+        match self {
+            Self::Inventory { epoch, .. }
+            | Self::Reserve { epoch, .. }
+            | Self::Release { epoch, .. }
+            | Self::Abandon { epoch, .. }
+            | Self::MakeRoom { epoch, .. } => *epoch,
+        }
+    }
+}
+
+impl KvCacheState {
+    fn on_inventory(&mut self, epoch: Epoch, sequences: Vec<(SequenceId, Vec<Token>)>, scheduler: SchedulerRef) {
+        if epoch < self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        self.scheduler = Some(scheduler);
+        let evict = self.index.refill(sequences);
+        self.tell(SchedulerMsg::CacheReady { epoch, evict });
+    }
+
+    fn on_reserve(&mut self, request: RequestId, tokens: &Arc<[Token]>, reuse: Reuse) {
+        let reservation = self.index.reserve(tokens, reuse);
+        self.tell(SchedulerMsg::Reserved { epoch: self.epoch, request, reservation });
+    }
+
+    fn on_release(&mut self, sequence: SequenceId, tokens: Vec<Token>) {
+        let evict = self.index.release(sequence, tokens);
+        if !evict.is_empty() {
+            self.tell(SchedulerMsg::OverBudget { epoch: self.epoch, evict });
+        }
+    }
+
+    fn on_make_room(&mut self, cells: u32) {
+        let evict = self.index.make_room(cells as usize);
+        self.tell(SchedulerMsg::RoomMade { epoch: self.epoch, evict });
+    }
+
+    /// A scheduler that is gone is being restarted and begins with an inventory.
+    fn tell(&self, message: SchedulerMsg) {
+        if let Some(scheduler) = &self.scheduler {
+            let _ = scheduler.cast(message);
+        }
+    }
+}

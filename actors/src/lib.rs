@@ -22,7 +22,9 @@ pub mod session;
 pub mod supervision;
 pub mod system;
 pub mod text;
+pub mod wiring;
 
 pub use error::GenerateError;
 pub use request::{FinishReason, GenerateRequest, GenerationEvent, Prompt};
 pub use sampling::SamplingParams;
+pub use system::{Generation, System, SystemArgs, SystemBuilder};

@@ -166,3 +166,17 @@ pub struct Timings {
     /// From the first token to the last.
     pub decode: Duration,
 }
+
+impl Delta {
+    /// Whether it carries nothing.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.tokens.is_empty()
+    }
+
+    /// Adds a later piece.
+    pub fn append(&mut self, later: Self) {
+        self.text.push_str(&later.text);
+        self.tokens.extend(later.tokens);
+        self.logprobs.extend(later.logprobs);
+    }
+}

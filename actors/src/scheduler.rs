@@ -1,1 +1,324 @@
-//! stub
+//! The scheduler actor: decides who runs next and is the only one that sends the engine commands.
+//!
+//! Supervised by `engine-0`, last of its three. Sessions submit and cancel, the kv-cache answers reservations, the
+//! backend reports steps and ends. Every incarnation has a larger epoch and begins with a `Reset` of the engine; when it
+//! dies, running sequences end silently, their KV stays, and the sessions submit again as soon as they see the new
+//! epoch. The decisions are in [`policy`]. Nothing needs doing when it stops.
+
+pub mod policy;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ractor::{ActorProcessingErr, ActorRef};
+use smallvec::SmallVec;
+
+use self::policy::{Action, Event, Policy, PolicyLimits};
+use crate::backend::BackendMsg;
+use crate::engine::protocol::{Admit, Ended, Epoch, Limits, RequestId, SequenceId, Token, Waiting};
+use crate::kv_cache::KvCacheMsg;
+use crate::kv_cache::index::{Reservation, Reuse};
+use crate::sampling::SamplingParams;
+use crate::session::SessionMsg;
+use crate::system::Status;
+use crate::wiring::Wiring;
+
+/// Reference to a scheduler.
+pub type SchedulerRef = ActorRef<SchedulerMsg>;
+
+/// What the scheduler is told.
+#[derive(Debug)]
+pub enum SchedulerMsg {
+    /// From a session: run this. Idempotent; replaces an earlier submission of the request.
+    Submit(Box<Submission>),
+    /// From a session or its guard: the request is not wanted any more. A no-op if unknown.
+    Cancel {
+        /// The request.
+        request: RequestId,
+    },
+    /// From a session: how many wait before it? Answered by `SessionMsg::Queued` while it is queued.
+    AskPosition {
+        /// The request.
+        request: RequestId,
+    },
+    /// From the kv-cache: its index is filled.
+    CacheReady {
+        /// Epoch of the reset.
+        epoch: Epoch,
+        /// Sequences over its budget.
+        evict: Vec<SequenceId>,
+    },
+    /// From the kv-cache: answer to `Reserve`; `None`: every sequence is busy.
+    Reserved {
+        /// Epoch of the question.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+        /// Its sequence.
+        reservation: Option<Reservation>,
+    },
+    /// From the kv-cache: these retained sequences are over the budget.
+    OverBudget {
+        /// Epoch of the release.
+        epoch: Epoch,
+        /// To be evicted.
+        evict: Vec<SequenceId>,
+    },
+    /// From the kv-cache: answer to `MakeRoom`; empty: nothing is retained any more.
+    RoomMade {
+        /// Epoch of the question.
+        epoch: Epoch,
+        /// To be evicted.
+        evict: Vec<SequenceId>,
+    },
+    /// From the backend: a step is done; the sessions have their tokens.
+    Stepped(StepSummary),
+    /// From the backend: a sequence is over; its session knows.
+    Ended(Box<Ended>),
+    /// From the backend: the engine lacks cells.
+    CellsShort {
+        /// Epoch of the engine's state.
+        epoch: Epoch,
+        /// Cells that the next step lacks.
+        needed: u32,
+    },
+}
+
+crate::impl_message!(SchedulerMsg);
+
+/// A request to run.
+#[derive(Debug)]
+pub struct Submission {
+    /// The request.
+    pub request: RequestId,
+    /// Prompt and the tokens emitted so far.
+    pub tokens: Arc<[Token]>,
+    /// How many of them are prompt.
+    pub prompt_len: u32,
+    /// Arrival of the request in µs since the system started; lower goes first.
+    pub arrived_us: u64,
+    /// Most tokens to emit from here on.
+    pub max_new_tokens: u32,
+    /// How to draw; `seed` is set.
+    pub sampling: Arc<SamplingParams>,
+    /// Log-probabilities of emitted tokens.
+    pub logprobs: Option<u32>,
+    /// Log-probabilities of the prompt.
+    pub prompt_logprobs: Option<u32>,
+    /// Who gets the tokens.
+    pub session: ActorRef<SessionMsg>,
+}
+
+/// What a step means for the scheduler.
+#[derive(Debug)]
+pub struct StepSummary {
+    /// Epoch of the engine's state.
+    pub epoch: Epoch,
+    /// Time of the step, µs.
+    pub step_us: u64,
+    /// Tokens in the batch.
+    pub batch_tokens: u32,
+    /// Tokens with KV after it.
+    pub cells_used: u32,
+    /// New tokens by request.
+    pub tokens: Vec<(RequestId, SmallVec<[Token; 1]>)>,
+}
+
+/// What a scheduler starts with.
+#[derive(Debug, Clone)]
+pub struct SchedulerArgs {
+    /// This incarnation.
+    pub epoch: Epoch,
+    /// The others.
+    pub wiring: Arc<Wiring>,
+    /// Most sequences at once.
+    pub running: u32,
+    /// Most tokens in a step, prefill included.
+    pub step_tokens: u32,
+    /// After so long without its first prefill chunk an admitted request goes before older ones, ms; 0: never.
+    pub prefill_wait_ms: u32,
+}
+
+/// State of a scheduler.
+#[derive(Debug)]
+pub struct SchedulerState {
+    args: SchedulerArgs,
+    policy: Policy,
+    submissions: HashMap<RequestId, Box<Submission>>,
+    actions: Vec<Action>,
+}
+
+/// The actor.
+#[derive(Debug, Default)]
+pub struct Scheduler;
+
+#[ractor::actor(message = SchedulerMsg, state = SchedulerState, arguments = SchedulerArgs)]
+impl Scheduler {
+    async fn pre_start(&self, myself: SchedulerRef, args: SchedulerArgs) -> Result<SchedulerState, ActorProcessingErr> {
+        let model = args.wiring.loaded().ok_or("the scheduler starts after the backend has loaded a model")?;
+        let running = args.running.min(model.info.n_seq_max) as usize;
+        let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize });
+        let state = SchedulerState { args, policy, submissions: HashMap::new(), actions: Vec::new() };
+        state.tell_backend(BackendMsg::Reset { epoch: state.args.epoch, scheduler: myself });
+        state.send_limits(Waiting::Nobody);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _myself: SchedulerRef,
+        message: SchedulerMsg,
+        state: &mut SchedulerState,
+    ) -> Result<(), ActorProcessingErr> {
+        let own = state.args.epoch;
+        match message {
+            SchedulerMsg::Submit(submission) => state.on_submit(submission),
+            SchedulerMsg::Cancel { request } => state.decide(Event::Cancel(request)),
+            SchedulerMsg::AskPosition { request } => state.on_ask_position(request),
+            SchedulerMsg::CacheReady { epoch, evict } if epoch == own => state.on_cache_ready(&evict),
+            SchedulerMsg::Reserved { epoch, request, reservation } if epoch == own => {
+                state.on_reserved(request, reservation);
+            }
+            SchedulerMsg::OverBudget { epoch, evict } if epoch == own => state.evict(&evict),
+            SchedulerMsg::RoomMade { epoch, evict } if epoch == own => state.on_room_made(&evict),
+            SchedulerMsg::Stepped(summary) if summary.epoch == own => state.on_stepped(summary),
+            SchedulerMsg::Ended(ended) if ended.epoch == own => state.on_ended(*ended),
+            SchedulerMsg::CellsShort { epoch, needed } if epoch == own => state.on_cells_short(needed),
+            // From an older incarnation's time: the reset has made it void.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl SchedulerState {
+    fn on_submit(&mut self, submission: Box<Submission>) {
+        let event = Event::Submit {
+            request: submission.request,
+            tokens: submission.tokens.clone(),
+            rank: submission.arrived_us,
+        };
+        self.submissions.insert(submission.request, submission);
+        self.decide(event);
+    }
+
+    fn on_ask_position(&mut self, request: RequestId) {
+        let position = self.policy.position(request);
+        if let (Some(position), Some(submission)) = (position, self.submissions.get(&request)) {
+            // A session that is gone is a client that left.
+            let _ = submission.session.cast(SessionMsg::Queued { position: position as u32 });
+        }
+    }
+
+    fn on_cache_ready(&mut self, evict: &[SequenceId]) {
+        self.evict(evict);
+        self.args.wiring.set_status(Status::Ready);
+        self.decide(Event::CacheReady);
+    }
+
+    fn on_reserved(&mut self, request: RequestId, reservation: Option<Reservation>) {
+        self.decide(match reservation {
+            Some(Reservation { sequence, placement }) => Event::Reserved { request, sequence, placement },
+            None => Event::NoSequence(request),
+        });
+    }
+
+    fn on_room_made(&mut self, evict: &[SequenceId]) {
+        self.evict(evict);
+        if evict.is_empty() {
+            self.decide(Event::NoRoom);
+        }
+    }
+
+    fn on_stepped(&mut self, summary: StepSummary) {
+        for (request, tokens) in summary.tokens {
+            self.policy.emitted(request, &tokens);
+        }
+    }
+
+    fn on_ended(&mut self, ended: Ended) {
+        let Ended { request, sequence, kv_tokens, .. } = ended;
+        self.decide(Event::Ended { request, sequence, kv_tokens: kv_tokens as usize });
+    }
+
+    fn on_cells_short(&mut self, needed: u32) {
+        self.tell_kv_cache(KvCacheMsg::MakeRoom { epoch: self.args.epoch, cells: needed });
+    }
+
+    fn decide(&mut self, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.policy.handle(event, &mut actions);
+        actions.drain(..).for_each(|action| self.act(action));
+        self.actions = actions;
+    }
+
+    fn act(&mut self, action: Action) {
+        let epoch = self.args.epoch;
+        match action {
+            Action::Reserve { request, tokens } => self.reserve(request, tokens),
+            Action::Admit { request, sequence, placement, rank } => self.admit(request, |submission| Admit {
+                epoch,
+                request,
+                sequence,
+                placement,
+                tokens: submission.tokens.to_vec(),
+                prompt_len: submission.prompt_len,
+                max_new_tokens: submission.max_new_tokens,
+                sampling: (*submission.sampling).clone(),
+                logprobs: submission.logprobs,
+                prompt_logprobs: submission.prompt_logprobs,
+                rank,
+                adapter: None,
+            }),
+            Action::CancelInEngine(request) => self.tell_backend(BackendMsg::Cancel { epoch, request }),
+            Action::Abandon(sequence) => self.tell_kv_cache(KvCacheMsg::Abandon { epoch, sequence }),
+            Action::Release { sequence, tokens } => self.tell_kv_cache(KvCacheMsg::Release { epoch, sequence, tokens }),
+            Action::Evict(sequence) => self.evict(&[sequence]),
+            Action::Preempted(request) => self.preempted(request),
+            Action::Forget(request) => drop(self.submissions.remove(&request)),
+            Action::WaitingChanged(0) => self.send_limits(Waiting::Nobody),
+            Action::WaitingChanged(_) => self.send_limits(Waiting::Somebody),
+        }
+    }
+
+    fn reserve(&mut self, request: RequestId, tokens: Arc<[Token]>) {
+        let computes_all = self.submissions.get(&request).is_some_and(|it| it.prompt_logprobs.is_some());
+        let reuse = if computes_all { Reuse::Forbidden } else { Reuse::Allowed };
+        self.tell_kv_cache(KvCacheMsg::Reserve { epoch: self.args.epoch, request, tokens, reuse });
+    }
+
+    fn admit(&mut self, request: RequestId, admit: impl FnOnce(&Submission) -> Admit) {
+        if let Some(submission) = self.submissions.get(&request) {
+            let message = BackendMsg::Admit { admit: Box::new(admit(submission)), session: submission.session.clone() };
+            self.tell_backend(message);
+        }
+    }
+
+    fn preempted(&mut self, request: RequestId) {
+        if let Some(submission) = self.submissions.remove(&request) {
+            let _ = submission.session.cast(SessionMsg::Preempted { epoch: self.args.epoch });
+        }
+    }
+
+    fn evict(&self, sequences: &[SequenceId]) {
+        for sequence in sequences {
+            self.tell_backend(BackendMsg::Evict { epoch: self.args.epoch, sequence: *sequence });
+        }
+    }
+
+    fn send_limits(&self, waiting: Waiting) {
+        let Self { args, .. } = self;
+        let limits = Limits { step_tokens: args.step_tokens, prefill_wait_ms: args.prefill_wait_ms, waiting };
+        self.tell_backend(BackendMsg::SetLimits(limits));
+    }
+
+    /// Undeliverable means that the backend is down; then this scheduler is about to be stopped as well.
+    fn tell_backend(&self, message: BackendMsg) {
+        let _ = self.args.wiring.backend.cast(message);
+    }
+
+    /// The same for the kv-cache.
+    fn tell_kv_cache(&self, message: KvCacheMsg) {
+        let _ = self.args.wiring.kv_cache.cast(message);
+    }
+}

@@ -1,1 +1,468 @@
-//! stub
+//! The session actor: owns one generation request from its arrival to its end.
+//!
+//! Spawned by the system handle under the supervisor `sessions`, one for each sequence, never restarted. It holds the
+//! prompt, every token received, the caller's stream, the stop texts, the deadlines and the admission permit;
+//! everything else in the system is soft state. When scheduler, kv-cache or backend were restarted, or the request was
+//! preempted, it submits `prompt + emitted` again and takes token `i` only if it has `i` tokens. When it dies its one
+//! request ends: a guard cancels it at the scheduler, and the stream ends with an error. It stops itself after its last
+//! event is delivered.
+
+pub mod answer;
+pub mod outbox;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{ActorProcessingErr, ActorRef};
+use tokio::sync::mpsc;
+
+use self::answer::Answer;
+use self::outbox::{Outbox, Receiver};
+use self::watch::Watch;
+use crate::admission::Permit;
+use crate::backend::{BackendMsg, TokensTo, VocabularyError};
+use crate::engine::protocol::{AddSpecial, EndReason, Epoch, RequestId, SequenceOutput, TextPart, Token};
+use crate::engine::vocabulary_thread::plain_text;
+use crate::error::GenerateError;
+use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
+use crate::sampling::SamplingParams;
+use crate::scheduler::{SchedulerMsg, Submission};
+use crate::wiring::{LoadedModel, Wiring};
+
+/// Reference to a session.
+pub type SessionRef = ActorRef<SessionMsg>;
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum SessionMsg {
+    /// From the backend: the prompt's tokens.
+    Tokenized {
+        /// The tokens, or why not.
+        result: Result<Vec<Token>, VocabularyError>,
+    },
+    /// From the scheduler: it waits.
+    Queued {
+        /// Requests before it.
+        position: u32,
+    },
+    /// From the backend: the engine took it.
+    Started {
+        /// Epoch of the submission.
+        epoch: Epoch,
+        /// Tokens that need no prefill.
+        reused: u32,
+    },
+    /// From the backend: what a step brought.
+    Output {
+        /// Epoch of the submission.
+        epoch: Epoch,
+        /// Tokens.
+        output: SequenceOutput,
+    },
+    /// From the backend: the engine is through with it.
+    Ended {
+        /// Epoch of the submission.
+        epoch: Epoch,
+        /// Why.
+        reason: EndReason,
+    },
+    /// From the scheduler: submit again.
+    Preempted {
+        /// Epoch of the submission.
+        epoch: Epoch,
+    },
+    /// From its watch: a new scheduler is there.
+    SchedulerRestarted {
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// From its watch: the engine is down and held.
+    EngineDown(GenerateError),
+    /// From its watch: the caller is gone.
+    ReceiverGone,
+    /// From its watch: a deadline has passed.
+    DeadlinePassed(Deadline),
+    /// From its watch: time to ask for the position in the queue.
+    AskPosition,
+    /// From its outbox: there is room in the caller's channel, or there was none for too long.
+    RoomInChannel(Option<mpsc::OwnedPermit<GenerationEvent>>),
+    /// To itself: begin.
+    Begin,
+}
+
+crate::impl_message!(SessionMsg);
+
+/// The three deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// Until the engine takes the request.
+    Queue,
+    /// Until the first token.
+    FirstToken,
+    /// Until the end.
+    Total,
+}
+
+/// What a session starts with.
+#[derive(Debug)]
+pub struct SessionArgs {
+    /// Unique in the system.
+    pub request_id: RequestId,
+    /// What is asked for.
+    pub request: GenerateRequest,
+    /// Held to the end.
+    pub permit: Permit,
+    /// The caller.
+    pub receiver: Receiver,
+    /// The others.
+    pub wiring: Arc<Wiring>,
+    /// When the request arrived.
+    pub arrived_at: Instant,
+    /// The same in µs since the system started: its rank.
+    pub arrived_us: u64,
+    /// Most tokens, whatever the request says.
+    pub max_iterations: Option<u32>,
+}
+
+/// State of a session.
+#[derive(Debug)]
+pub struct SessionState {
+    request_id: RequestId,
+    request: GenerateRequest,
+    sampling: Arc<SamplingParams>,
+    wiring: Arc<Wiring>,
+    arrived_at: Instant,
+    arrived_us: u64,
+    max_iterations: Option<u32>,
+    model: Option<Arc<LoadedModel>>,
+    phase: Phase,
+    prompt: Vec<Token>,
+    max_tokens: u32,
+    answer: Answer,
+    outbox: Outbox,
+    /// Cancels at the scheduler when the state is dropped, however that comes about.
+    _lease: Lease,
+    _watch: Watch,
+    _permit: Permit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Tokenizing,
+    /// Queued or running under the scheduler of this epoch; `None`: nobody took the submission yet.
+    Submitted(Option<Epoch>),
+    /// The last event waits for room in the caller's channel.
+    Over,
+}
+
+#[derive(Debug)]
+struct Lease {
+    request: RequestId,
+    wiring: Arc<Wiring>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Undeliverable: a scheduler that is not there runs nothing.
+        let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request });
+    }
+}
+
+/// The actor.
+#[derive(Debug, Default)]
+pub struct Session;
+
+#[ractor::actor(message = SessionMsg, state = SessionState, arguments = SessionArgs)]
+impl Session {
+    async fn pre_start(&self, myself: SessionRef, args: SessionArgs) -> Result<SessionState, ActorProcessingErr> {
+        myself.cast(SessionMsg::Begin)?;
+        Ok(SessionState::new(myself, args))
+    }
+
+    async fn handle(
+        &self,
+        myself: SessionRef,
+        message: SessionMsg,
+        state: &mut SessionState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let Err(error) = state.on_message(&myself, message) {
+            state.end(GenerationEvent::Failed(error));
+        }
+        if state.outbox.is_done() {
+            myself.stop(None);
+        }
+        Ok(())
+    }
+
+    /// A stop from above, with the request still open.
+    async fn post_stop(&self, _myself: SessionRef, state: &mut SessionState) -> Result<(), ActorProcessingErr> {
+        if state.phase != Phase::Over {
+            state.end(GenerationEvent::Failed(GenerateError::ShuttingDown));
+        }
+        Ok(())
+    }
+}
+
+impl SessionState {
+    fn new(myself: SessionRef, args: SessionArgs) -> Self {
+        let watch = Watch::start(&myself, &args);
+        let mut sampling = args.request.sampling.clone();
+        sampling.seed.get_or_insert_with(|| fastrand::u64(..));
+        Self {
+            request_id: args.request_id,
+            sampling: Arc::new(sampling),
+            arrived_at: args.arrived_at,
+            arrived_us: args.arrived_us,
+            max_iterations: args.max_iterations,
+            model: None,
+            phase: Phase::Tokenizing,
+            prompt: Vec::new(),
+            max_tokens: 0,
+            answer: Answer::new(&args.request),
+            outbox: Outbox::new(args.receiver, myself),
+            _lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
+            wiring: args.wiring,
+            _watch: watch,
+            _permit: args.permit,
+            request: args.request,
+        }
+    }
+
+    fn on_message(&mut self, myself: &SessionRef, message: SessionMsg) -> Result<(), GenerateError> {
+        match message {
+            SessionMsg::RoomInChannel(room) => self.on_room(room),
+            _ if self.phase == Phase::Over => Ok(()),
+            SessionMsg::Begin => self.tokenize(myself),
+            SessionMsg::Tokenized { result } => self.on_tokenized(myself, result),
+            SessionMsg::Queued { position } => self.on_queued(position),
+            SessionMsg::Started { epoch, reused } => self.on_started(epoch, reused),
+            SessionMsg::Output { epoch, output } => self.on_output(epoch, output),
+            SessionMsg::Ended { epoch, reason } => self.on_ended(epoch, reason),
+            SessionMsg::Preempted { epoch } => self.on_preempted(myself, epoch),
+            SessionMsg::SchedulerRestarted { epoch } => self.on_scheduler_restarted(myself, epoch),
+            SessionMsg::EngineDown(error) => Err(error),
+            SessionMsg::ReceiverGone => Err(GenerateError::ClientGone),
+            SessionMsg::DeadlinePassed(deadline) => self.on_deadline(deadline),
+            SessionMsg::AskPosition => self.on_ask_position(),
+        }
+    }
+
+    /// Asks for the prompt's tokens; asked again after a restart if the answer never came.
+    fn tokenize(&mut self, myself: &SessionRef) -> Result<(), GenerateError> {
+        let model = self.wiring.loaded().ok_or(GenerateError::ModelLoading)?;
+        answer::check(&self.request, &model.info)?;
+        self.model = Some(model.clone());
+        let parts = match &self.request.prompt {
+            Prompt::Tokens(tokens) => return self.begin_with(myself, tokens.clone()),
+            Prompt::Text(text) => plain_text(text.clone()),
+            Prompt::Chat(chat) => model.template.render(chat).map_err(|error| answer::template_error(&error))?,
+        };
+        self.ask_for_tokens(myself, parts);
+        Ok(())
+    }
+
+    fn ask_for_tokens(&self, myself: &SessionRef, parts: Vec<TextPart>) {
+        let reply_to = TokensTo::Session(myself.clone());
+        // Undeliverable: the backend is down; the scheduler that restarts after it makes us ask again.
+        let _ = self.wiring.backend.cast(BackendMsg::Tokenize { parts, special: AddSpecial::Model, reply_to });
+    }
+
+    fn on_tokenized(
+        &mut self,
+        myself: &SessionRef,
+        result: Result<Vec<Token>, VocabularyError>,
+    ) -> Result<(), GenerateError> {
+        if self.phase != Phase::Tokenizing {
+            return Ok(());
+        }
+        let tokens = result.map_err(|error| answer::vocabulary_error(&error, &self.request.prompt))?;
+        self.begin_with(myself, tokens)
+    }
+
+    fn begin_with(&mut self, myself: &SessionRef, tokens: Vec<Token>) -> Result<(), GenerateError> {
+        let model = self.model.clone().ok_or(GenerateError::ModelLoading)?;
+        let room = answer::room_for(&tokens, &self.request, &model.info)?;
+        self.max_tokens = self.request.max_tokens.unwrap_or(room).min(room).min(self.max_iterations.unwrap_or(room));
+        self.answer.prompt_len = tokens.len() as u32;
+        self.prompt = tokens;
+        self.outbox.send(GenerationEvent::Started { prompt_tokens: self.answer.prompt_len })?;
+        self.submit(myself)
+    }
+
+    /// Hands the request to the scheduler, with everything received so far. Finishes instead if nothing is missing but
+    /// the news that it is over.
+    fn submit(&mut self, myself: &SessionRef) -> Result<(), GenerateError> {
+        if let Some(reason) = self.finished_already() {
+            return self.finish(reason);
+        }
+        let mut tokens = Vec::with_capacity(self.prompt.len() + self.answer.emitted.len());
+        tokens.extend_from_slice(&self.prompt);
+        tokens.extend_from_slice(&self.answer.emitted);
+        let submission = Submission {
+            request: self.request_id,
+            tokens: tokens.into(),
+            prompt_len: self.prompt.len() as u32,
+            arrived_us: self.arrived_us,
+            max_new_tokens: self.max_tokens - self.answer.emitted.len() as u32,
+            sampling: self.sampling.clone(),
+            logprobs: self.request.logprobs,
+            prompt_logprobs: self.answer.missing_prompt_logprobs(&self.request),
+            session: myself.clone(),
+        };
+        let reached = self.wiring.scheduler.cast(SchedulerMsg::Submit(Box::new(submission)));
+        self.phase = Phase::Submitted(reached.ok());
+        Ok(())
+    }
+
+    fn finished_already(&self) -> Option<FinishReason> {
+        let ends = |token: &Token| self.model.as_ref().is_some_and(|model| model.info.end_tokens.contains(token));
+        if self.answer.emitted.last().is_some_and(ends) {
+            return Some(FinishReason::EndToken);
+        }
+        let complete = self.answer.emitted.len() as u32 >= self.max_tokens;
+        (complete && self.answer.missing_prompt_logprobs(&self.request).is_none()).then_some(FinishReason::Length)
+    }
+
+    fn on_queued(&mut self, position: u32) -> Result<(), GenerateError> {
+        if self.answer.started_at.is_some() {
+            return Ok(());
+        }
+        self.outbox.send(GenerationEvent::Queued { position })
+    }
+
+    fn on_started(&mut self, epoch: Epoch, reused: u32) -> Result<(), GenerateError> {
+        if self.phase == Phase::Submitted(Some(epoch)) {
+            self.answer.on_started(reused);
+        }
+        Ok(())
+    }
+
+    fn on_output(&mut self, epoch: Epoch, output: SequenceOutput) -> Result<(), GenerateError> {
+        if self.phase != Phase::Submitted(Some(epoch)) {
+            return Ok(());
+        }
+        if let Some(prompt) = self.answer.take_prompt_logprobs(output.prompt_logprobs) {
+            self.outbox.send(GenerationEvent::Prompt(prompt))?;
+        }
+        let mut delta = Delta::default();
+        let mut stopped = None;
+        for (index, token) in (output.index..).zip(output.tokens) {
+            if index as usize == self.answer.emitted.len() && stopped.is_none() {
+                stopped = self.answer.take_token(token, &mut delta);
+            }
+        }
+        if !delta.is_empty() {
+            self.outbox.send(GenerationEvent::Delta(delta))?;
+        }
+        match stopped {
+            Some(stop) => self.finish(FinishReason::StopText(stop)),
+            None => Ok(()),
+        }
+    }
+
+    fn on_ended(&mut self, epoch: Epoch, reason: EndReason) -> Result<(), GenerateError> {
+        if self.phase != Phase::Submitted(Some(epoch)) {
+            return Ok(());
+        }
+        match reason {
+            EndReason::EndToken => self.finish(FinishReason::EndToken),
+            EndReason::Length => self.finish(FinishReason::Length),
+            EndReason::Refused(cause) => Err(GenerateError::Internal(cause)),
+            // Somebody else's decision: a preemption, which the scheduler announces itself.
+            EndReason::Cancelled => Ok(()),
+        }
+    }
+
+    fn on_preempted(&mut self, myself: &SessionRef, epoch: Epoch) -> Result<(), GenerateError> {
+        if self.phase != Phase::Submitted(Some(epoch)) {
+            return Ok(());
+        }
+        self.submit(myself)
+    }
+
+    fn on_scheduler_restarted(&mut self, myself: &SessionRef, epoch: Epoch) -> Result<(), GenerateError> {
+        match self.phase {
+            Phase::Tokenizing => self.tokenize(myself),
+            Phase::Submitted(Some(reached)) if reached >= epoch => Ok(()),
+            Phase::Submitted(_) => self.submit(myself),
+            Phase::Over => Ok(()),
+        }
+    }
+
+    fn on_deadline(&self, deadline: Deadline) -> Result<(), GenerateError> {
+        let deadlines = &self.request.deadlines;
+        let (applies, limit, which) = match deadline {
+            Deadline::Queue => (self.answer.started_at.is_none(), deadlines.queue, "queue"),
+            Deadline::FirstToken => (self.answer.first_token_at.is_none(), deadlines.first_token, "first_token"),
+            Deadline::Total => (true, Some(deadlines.total), "total"),
+        };
+        match limit {
+            Some(limit) if applies => Err(GenerateError::DeadlineExceeded { which, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    fn on_ask_position(&self) -> Result<(), GenerateError> {
+        if self.answer.started_at.is_none() {
+            let _ = self.wiring.scheduler.cast(SchedulerMsg::AskPosition { request: self.request_id });
+        }
+        Ok(())
+    }
+
+    fn on_room(&mut self, room: Option<mpsc::OwnedPermit<GenerationEvent>>) -> Result<(), GenerateError> {
+        match room {
+            Some(room) => self.outbox.flush(room),
+            None => {
+                // The caller has not read for too long; nothing more can be told to it.
+                self.outbox.give_up();
+                Err(GenerateError::ClientGone)
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: FinishReason) -> Result<(), GenerateError> {
+        let mut rest = Delta::default();
+        if !matches!(reason, FinishReason::StopText(_)) {
+            self.answer.release_held_back(&mut rest);
+        }
+        if !rest.is_empty() {
+            self.outbox.send(GenerationEvent::Delta(rest))?;
+        }
+        let timings = self.timings();
+        let usage = self.usage();
+        self.end(GenerationEvent::Finished(Finished { reason, usage, timings }));
+        Ok(())
+    }
+
+    /// The one way out: cancels at the scheduler, which is a no-op if it is over there, and sends the last event.
+    fn end(&mut self, event: GenerationEvent) {
+        self.phase = Phase::Over;
+        let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request_id });
+        if let GenerationEvent::Failed(error) = &event {
+            tracing::debug!(request = self.request_id, trace_id = %self.request.trace_id, %error, "generation failed");
+        }
+        self.outbox.end(event);
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.answer.prompt_len,
+            cached_tokens: self.answer.cached_tokens,
+            completion_tokens: self.answer.emitted.len() as u32,
+        }
+    }
+
+    fn timings(&self) -> Timings {
+        let between = |from: Option<Instant>, to: Option<Instant>| {
+            from.zip(to).map_or(Duration::ZERO, |(from, to)| to.saturating_duration_since(from))
+        };
+        let answer = &self.answer;
+        let read = answer.first_token_at.or_else(|| Some(Instant::now()));
+        Timings {
+            queue: between(Some(self.arrived_at), answer.started_at.or(read)),
+            prefill: between(answer.started_at, read),
+            decode: between(answer.first_token_at, answer.last_token_at),
+        }
+    }
+}

@@ -1,141 +1,368 @@
 //! The public handle of a running system.
+//!
+//! ```no_run
+//! use cllm_actors::{GenerateRequest, System};
+//! use futures_util::StreamExt;
+//!
+//! # async fn example() -> Result<(), cllm_actors::GenerateError> {
+//! let system = System::builder().model("model.gguf").start().await?;
+//! system.ready().await?;
+//! let mut generation = system.generate(GenerateRequest::text("Once upon a time")).await?;
+//! while let Some(event) = generation.next().await {
+//!     println!("{event:?}");
+//! }
+//! system.stop().await;
+//! # Ok(())
+//! # }
+//! ```
 
-use std::pin::Pin;
+mod args;
+mod generation;
+mod status;
+#[cfg(test)]
+mod tests;
+mod tree;
+
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use futures_util::Stream;
-use ractor::ActorCell;
-use tokio::sync::{mpsc, watch};
+use ractor::rpc::CallResult;
+use ractor::{Actor, ActorCell, ActorRef, RpcReplyPort};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
 
-use crate::admission::Permit;
-use crate::engine::protocol::{AddSpecial, ModelInfo, TextPart, Token};
-use crate::engine::spec::EngineSpec;
+pub use self::args::{SystemArgs, SystemBuilder};
+pub use self::generation::Generation;
+pub use self::status::Status;
+use crate::admission::{Admission, Permit};
+use crate::backend::{BackendMsg, TokensTo, VocabularyError};
+use crate::engine::protocol::{AddSpecial, ModelInfo, RequestId, TextPart, Token};
 use crate::error::GenerateError;
+use crate::names;
 use crate::prompt::ChatPrompt;
 use crate::request::{GenerateRequest, GenerationEvent};
+use crate::session::outbox::{CHANNEL_EVENTS, Receiver};
+use crate::session::{Session, SessionArgs, answer};
+use crate::supervision::supervisor::SupervisorMsg;
+use crate::supervision::{Addr, ChildSpec, DynamicSupervisorMsg, EpochSource, SupervisionEventRecord, Supervisor};
+use crate::wiring::{LoadedModel, Wiring};
 
-/// A running system of actors; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct System {}
+/// Longest wait for the vocabulary thread.
+const VOCABULARY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Everything a system is started with.
+/// Records that a slow reader of the supervision feed may be behind.
+const EVENT_CAPACITY: usize = 1024;
+
+/// A running system of actors; cheap to clone. A system started by itself stops with its last handle; one that is
+/// linked to a supervisor belongs to that.
 #[derive(Debug, Clone)]
-pub struct SystemArgs {
-    /// Prefix of the actors' registered names; unique in the process. Default `cllm`.
-    pub instance: String,
-    /// The engine.
-    pub engine: EngineSpec,
-    /// Most requests in the system, running and queued. Default 1024.
-    pub max_queue: u32,
-    /// Most prompt tokens prefilled per step, beside one token for each running stream. Default 256.
-    pub step_tokens: u32,
-    /// Most tokens generated for one request, whatever it asks for. Default: no limit but the context.
-    pub max_iterations: Option<u32>,
+pub struct System {
+    inner: Arc<Inner>,
 }
 
-/// What the system can do right now.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Status {
-    /// The model loads for the first time.
-    Loading {
-        /// 0 to 1.
-        progress: f32,
-    },
-    /// Requests are served.
-    Ready,
-    /// The engine is being restarted; requests wait.
-    Restarting {
-        /// Why it went down.
-        cause: String,
-    },
-    /// The engine failed too often and is left down for a while.
-    Held {
-        /// Why it went down.
-        cause: String,
-        /// When it is tried again.
-        retry_after: Duration,
-    },
-    /// New requests are refused, running ones finish.
-    Draining,
-}
-
-/// A running generation. Dropping it cancels the request.
 #[derive(Debug)]
-pub struct Generation {
-    events: mpsc::Receiver<GenerationEvent>,
+struct Inner {
+    args: SystemArgs,
+    wiring: Arc<Wiring>,
+    admission: Admission,
+    sessions: Addr<DynamicSupervisorMsg>,
+    events: broadcast::Sender<SupervisionEventRecord>,
+    root: ActorRef<SupervisorMsg>,
+    owner: Owner,
+    started_at: Instant,
+    next_request: AtomicU64,
+    status_task: JoinHandle<()>,
 }
 
-impl Stream for Generation {
-    type Item = GenerationEvent;
+/// Who ends the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Handle,
+    Supervisor,
+}
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<GenerationEvent>> {
-        self.events.poll_recv(context)
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.status_task.abort();
+        if self.owner == Owner::Handle {
+            self.root.stop(None);
+        }
     }
 }
 
 impl System {
-    /// Starts the actors and returns as soon as the supervisors run; the model loads meanwhile (see [`System::status`]).
-    pub async fn start(_args: SystemArgs) -> Result<Self, GenerateError> {
-        Err(stub())
+    /// Describes a system step by step.
+    pub fn builder() -> SystemBuilder {
+        SystemBuilder::default()
+    }
+
+    /// Starts the actors and returns as soon as the supervisors run; the model loads meanwhile, see [`System::ready`].
+    ///
+    /// # Errors
+    /// `Internal` if another system of this process has the same instance name.
+    pub async fn start(args: SystemArgs) -> Result<Self, GenerateError> {
+        Self::spawn(args, None).await
+    }
+
+    /// The same under a supervisor of the host's, which gets the root's supervision events and ends it.
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub async fn spawn_linked(args: SystemArgs, supervisor: ActorCell) -> Result<Self, GenerateError> {
+        Self::spawn(args, Some(supervisor)).await
+    }
+
+    async fn spawn(args: SystemArgs, supervisor: Option<ActorCell>) -> Result<Self, GenerateError> {
+        let wiring = Arc::new(Wiring::new());
+        let sessions = Addr::new();
+        let (events, feed) = broadcast::channel(EVENT_CAPACITY);
+        let epochs = EpochSource::default();
+        let status_task = tokio::spawn(status::follow(feed, wiring.clone(), args.instance.clone()));
+        let root = tree::root(&args, &wiring, &sessions, &epochs, &events);
+        let name = Some(args.instance.clone());
+        let owner = if supervisor.is_some() { Owner::Supervisor } else { Owner::Handle };
+        let spawned = match supervisor {
+            Some(supervisor) => Supervisor::spawn_linked(name, Supervisor, root, supervisor).await,
+            None => Supervisor::spawn(name, Supervisor, root).await,
+        };
+        let (root, _) = spawned.map_err(|error| GenerateError::Internal(error.to_string()))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                admission: Admission::new(args.max_queue),
+                args,
+                wiring,
+                sessions,
+                events,
+                root,
+                owner,
+                started_at: Instant::now(),
+                next_request: AtomicU64::new(1),
+                status_task,
+            }),
+        })
+    }
+
+    /// Waits until requests are served for the first time.
+    ///
+    /// # Errors
+    /// `EngineDown` if the first start failed.
+    pub async fn ready(&self) -> Result<(), GenerateError> {
+        let mut status = self.status();
+        let settled = status.wait_for(|status| !matches!(status, Status::Loading { .. })).await;
+        match settled.as_deref() {
+            Ok(Status::Failed { cause }) => Err(failed(cause)),
+            Ok(_) => Ok(()),
+            Err(_) => Err(GenerateError::ShuttingDown),
+        }
     }
 
     /// Takes `count` permits, or none.
     ///
     /// # Errors
     /// `Overloaded`, `ModelLoading`, `EngineDown` or `ShuttingDown`.
-    pub fn admit(&self, _count: u32) -> Result<Vec<Permit>, GenerateError> {
-        Err(stub())
+    pub fn admit(&self, count: u32) -> Result<Vec<Permit>, GenerateError> {
+        match &*self.inner.wiring.status.borrow() {
+            Status::Loading { .. } => return Err(GenerateError::ModelLoading),
+            Status::Held { cause, retry_after } => {
+                return Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: *retry_after });
+            }
+            Status::Failed { cause } => return Err(failed(cause)),
+            Status::Draining => return Err(GenerateError::ShuttingDown),
+            Status::Ready | Status::Restarting { .. } => {}
+        }
+        let admission = &self.inner.admission;
+        admission.try_acquire(count).ok_or_else(|| GenerateError::Overloaded {
+            limit: admission.limit(),
+            retry_after: admission.retry_after(count),
+        })
     }
 
-    /// Starts a generation under a permit. Returns at once; every later failure is the stream's `Failed` event.
-    pub async fn generate_with(&self, _permit: Permit, _request: GenerateRequest) -> Result<Generation, GenerateError> {
-        Err(stub())
+    /// Starts a generation; every later failure is the stream's `Failed` event.
+    ///
+    /// # Errors
+    /// As [`System::admit`].
+    pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
+        let permit = self.admit(1)?.pop().ok_or_else(|| GenerateError::Internal("no permit".to_owned()))?;
+        self.generate_with(permit, request).await
+    }
+
+    /// Starts a generation under a permit that was taken before.
+    ///
+    /// # Errors
+    /// `ShuttingDown` when no session can be started any more.
+    pub async fn generate_with(&self, permit: Permit, request: GenerateRequest) -> Result<Generation, GenerateError> {
+        let (sender, events) = mpsc::channel(CHANNEL_EVENTS);
+        self.spawn_session(permit, request, Receiver::Channel(sender)).await?;
+        Ok(Generation::new(events))
+    }
+
+    /// Starts a generation whose events become messages of an actor. The request is cancelled when the actor ends.
+    /// The actor's mailbox is not bounded: it must keep up.
+    ///
+    /// # Errors
+    /// As [`System::admit`].
+    pub async fn generate_to<M>(&self, receiver: ActorRef<M>, request: GenerateRequest) -> Result<(), GenerateError>
+    where
+        M: ractor::Message + From<GenerationEvent>,
+    {
+        let permit = self.admit(1)?.pop().ok_or_else(|| GenerateError::Internal("no permit".to_owned()))?;
+        self.spawn_session(permit, request, Receiver::actor(receiver)).await
+    }
+
+    async fn spawn_session(
+        &self,
+        permit: Permit,
+        request: GenerateRequest,
+        receiver: Receiver,
+    ) -> Result<(), GenerateError> {
+        let inner = &self.inner;
+        let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
+        let arrived_at = Instant::now();
+        let args = SessionArgs {
+            request_id,
+            request,
+            permit,
+            receiver,
+            wiring: inner.wiring.clone(),
+            arrived_at,
+            arrived_us: arrived_at.duration_since(inner.started_at).as_micros() as u64,
+            max_iterations: inner.args.max_iterations,
+        };
+        let supervisor = inner.sessions.current().ok_or(GenerateError::ShuttingDown)?;
+        let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
+        let spawned = Session::spawn_linked(Some(name), Session, args, supervisor.get_cell()).await;
+        spawned.map(drop).map_err(|error| {
+            tracing::warn!(request = request_id, %error, "session not started");
+            GenerateError::ShuttingDown
+        })
     }
 
     /// Text to tokens, by the engine's vocabulary.
-    pub async fn tokenize(&self, _parts: Vec<TextPart>, _special: AddSpecial) -> Result<Vec<Token>, GenerateError> {
-        Err(stub())
+    ///
+    /// # Errors
+    /// `InvalidRequest` for text that the tokenizer refuses, else as [`System::admit`].
+    pub async fn tokenize(&self, parts: Vec<TextPart>, special: AddSpecial) -> Result<Vec<Token>, GenerateError> {
+        self.ask(|port| BackendMsg::Tokenize { parts, special, reply_to: TokensTo::Caller(port) }, "content").await
     }
 
-    /// Tokens to bytes of text.
-    pub async fn detokenize(&self, _tokens: Vec<Token>) -> Result<Vec<u8>, GenerateError> {
-        Err(stub())
+    /// Tokens to bytes of text; control tokens show their text.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for tokens outside the vocabulary, else as [`System::admit`].
+    pub async fn detokenize(&self, tokens: Vec<Token>) -> Result<Vec<u8>, GenerateError> {
+        self.ask(|reply_to| BackendMsg::Detokenize { tokens, reply_to }, "tokens").await
     }
 
-    /// Lays a conversation out by the chat template.
-    pub fn render(&self, _chat: &ChatPrompt) -> Result<Vec<TextPart>, GenerateError> {
-        Err(stub())
+    async fn ask<T: Send + 'static>(
+        &self,
+        message: impl FnOnce(RpcReplyPort<Result<T, VocabularyError>>) -> BackendMsg,
+        param: &str,
+    ) -> Result<T, GenerateError> {
+        let down = || GenerateError::EngineDown {
+            cause: "the engine is being restarted".to_owned(),
+            retry_after: Duration::from_secs(1),
+        };
+        let backend = self.inner.wiring.backend.current().ok_or_else(|| self.not_ready().unwrap_or_else(down))?;
+        match backend.call(message, Some(VOCABULARY_DEADLINE)).await {
+            Ok(CallResult::Success(Ok(answer))) => Ok(answer),
+            Ok(CallResult::Success(Err(VocabularyError::Refused(message)))) => {
+                Err(GenerateError::InvalidRequest { param: param.to_owned(), message })
+            }
+            Ok(CallResult::Success(Err(VocabularyError::Busy))) => Err(GenerateError::Overloaded {
+                limit: self.inner.admission.limit(),
+                retry_after: Duration::from_secs(1),
+            }),
+            Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => Err(down()),
+        }
+    }
+
+    fn not_ready(&self) -> Option<GenerateError> {
+        self.admit(0).err()
+    }
+
+    /// Lays a conversation out by the model's chat template.
+    ///
+    /// # Errors
+    /// `InvalidRequest` if the template rejects it, `ModelLoading`.
+    pub fn render(&self, chat: &ChatPrompt) -> Result<Vec<TextPart>, GenerateError> {
+        let model = self.loaded().ok_or(GenerateError::ModelLoading)?;
+        model.template.render(chat).map_err(|error| answer::template_error(&error))
     }
 
     /// Facts about the model; `None` until it is loaded for the first time.
     pub fn model(&self) -> Option<Arc<ModelInfo>> {
-        None
+        self.loaded().map(|model| model.info.clone())
+    }
+
+    /// The model and its template; `None` until it is loaded for the first time.
+    pub fn loaded(&self) -> Option<Arc<LoadedModel>> {
+        self.inner.wiring.loaded()
     }
 
     /// Follows what the system can do.
     pub fn status(&self) -> watch::Receiver<Status> {
-        watch::channel(Status::Ready).1
+        self.inner.wiring.status.subscribe()
     }
 
-    /// The root supervisor, to link further actors to.
-    pub fn root(&self) -> Option<ActorCell> {
-        None
+    /// Follows what the supervisors do.
+    pub fn supervision_events(&self) -> broadcast::Receiver<SupervisionEventRecord> {
+        self.inner.events.subscribe()
+    }
+
+    /// The feed itself, for a supervisor that is to report to it.
+    pub fn event_feed(&self) -> broadcast::Sender<SupervisionEventRecord> {
+        self.inner.events.clone()
+    }
+
+    /// The root supervisor.
+    pub fn root(&self) -> ActorRef<SupervisorMsg> {
+        self.inner.root.clone()
+    }
+
+    /// The prefix of the actors' registered names.
+    pub fn instance(&self) -> &str {
+        &self.inner.args.instance
+    }
+
+    /// Addresses of the actors inside, for tests and inspection.
+    pub fn wiring(&self) -> &Arc<Wiring> {
+        &self.inner.wiring
+    }
+
+    /// Starts one more child of the root, last in the order and first to stop.
+    ///
+    /// # Errors
+    /// `Internal` with what its first start said.
+    pub async fn add_child(&self, spec: ChildSpec) -> Result<ActorCell, GenerateError> {
+        let message = |reply_to| SupervisorMsg::AddChild { spec: Box::new(spec), reply_to };
+        match self.inner.root.call(message, None).await {
+            Ok(CallResult::Success(Ok(cell))) => Ok(cell),
+            Ok(CallResult::Success(Err(error))) => Err(GenerateError::Internal(error.to_string())),
+            _ => Err(GenerateError::ShuttingDown),
+        }
     }
 
     /// Refuses new requests from now on.
-    pub fn drain(&self) {}
-
-    /// Requests that are in the system.
-    pub fn in_flight(&self) -> u32 {
-        0
+    pub fn drain(&self) {
+        self.inner.wiring.status.send_replace(Status::Draining);
     }
 
-    /// Stops everything, children first; open requests end with `ShuttingDown`.
-    pub async fn stop(&self) {}
+    /// Requests in the system.
+    pub fn in_flight(&self) -> u32 {
+        self.inner.admission.in_use()
+    }
+
+    /// Stops everything, in reverse order of start; open requests end with `ShuttingDown`. Bounded by the stop
+    /// deadlines of the children.
+    pub async fn stop(&self) {
+        self.drain();
+        self.inner.root.stop(None);
+        // Every child has a deadline and is killed after it.
+        let _ = self.inner.root.wait(None).await;
+    }
 }
 
-fn stub() -> GenerateError {
-    GenerateError::Internal("not built yet".to_owned())
+fn failed(cause: &str) -> GenerateError {
+    GenerateError::EngineDown { cause: cause.to_owned(), retry_after: Duration::from_secs(60) }
 }

@@ -40,12 +40,16 @@ impl Config {
     /// Everything the actor system is started with.
     pub fn system_args(&self) -> SystemArgs {
         let max_iterations = self.scheduler.max_iterations;
+        let kv_cache_mb = self.resources.kv_cache_max_memory_mb;
         SystemArgs {
             instance: "cllm".to_owned(),
             engine: self.engine_spec(),
             max_queue: self.scheduler.max_queue,
             step_tokens: self.scheduler.step_tokens,
+            // A week of milliseconds fits.
+            prefill_wait_ms: self.scheduler.batch_timeout_ms as u32,
             max_iterations: (max_iterations > 0).then_some(max_iterations),
+            retained_bytes: (kv_cache_mb > 0).then_some(kv_cache_mb << 20),
         }
     }
 

@@ -38,6 +38,7 @@ fn readiness(status: &Status) -> (StatusCode, Value) {
             let body = json!({ "status": "engine_down", "cause": cause, "retry_after_s": retry_after.as_secs() });
             (unavailable, body)
         }
+        Status::Failed { cause } => (unavailable, json!({ "status": "failed", "cause": cause })),
         Status::Draining => (unavailable, json!({ "status": "shutting_down" })),
     }
 }

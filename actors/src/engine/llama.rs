@@ -1,1 +1,197 @@
-//! stub
+//! The llama.cpp engine: `Model` and `Vocabulary` over a GGUF file.
+//!
+//! Owns model, context, batch and compute threads through `llama-cpp-sys-2`; `llama-cpp-2` sets the backend up. Everything
+//! that would make llama.cpp abort the process or throw through Rust is checked or caught in here. The engine loop is elsewhere.
+
+#![expect(unsafe_code, reason = "llama.cpp is a C library; every call of it is in this module")]
+
+mod backend;
+mod context;
+mod error;
+mod gguf;
+mod hardware;
+mod info;
+mod log;
+mod partition;
+mod plan;
+mod rows;
+mod shim;
+mod threads;
+mod vocabulary;
+mod weights;
+
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+
+use crate::engine::batch::{Batch, Row};
+use crate::engine::model::{DecodeError, Model, Vocabulary};
+use crate::engine::protocol::{ModelInfo, SequenceId};
+use crate::engine::spec::LlamaSpec;
+
+pub use error::LoadError;
+pub use gguf::GgufError;
+
+use context::Context;
+use gguf::Header;
+use info::Loaded;
+use plan::{KvSide, Plan};
+use vocabulary::LlamaVocabulary;
+use weights::Weights;
+
+/// A loaded model with its context. Lives on the thread that loaded it.
+pub struct LlamaEngine {
+    info: ModelInfo,
+    vocabulary: Arc<LlamaVocabulary>,
+    context: Context,
+}
+
+/// Loads a model and creates its context. Blocks for as long as reading the file takes.
+///
+/// `progress` is told the share of the weights that is read, 0 to 1, and cancels the load by returning false.
+///
+/// # Errors
+/// One line for the operator: a file that is missing, cut short or no GGUF, parameters out of range, or
+/// llama.cpp's own reason.
+///
+/// # Panics
+/// When `progress` does.
+pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<LlamaEngine, LoadError> {
+    plan::check(spec)?;
+    backend::init();
+    let header = inspect(spec)?;
+    warn_without_gpu(spec);
+    // Asked before the weights are read: afterwards, pages of the file count as free although they are needed.
+    let free = hardware::available_memory();
+    let weights = Arc::new(Weights::load(spec, &mut progress)?);
+    check_supported(spec, &weights)?;
+
+    let available = memory_for_kv(spec, free, &weights);
+    let plan = plan::plan(spec, kv_bytes_per_token(spec, &header), available);
+    plan::check_memory(&plan, available)?;
+    report(spec, &plan, &weights);
+    let n_threads = if spec.n_threads == 0 { hardware::usable_cores() } else { spec.n_threads };
+    let mut context = Context::new(spec, &plan, n_threads, Arc::clone(&weights))?;
+    if !context.is_causal() {
+        return Err(unsupported(spec, "its attention is not causal, it does not generate text"));
+    }
+    warm_up(&mut context, &plan)?;
+
+    let vocabulary = LlamaVocabulary::new(Arc::clone(&weights))
+        .map_err(|reason| LoadError::Model { path: spec.path.clone(), reason })?;
+    let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
+    let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };
+    Ok(LlamaEngine { info: info::info(&loaded), vocabulary, context })
+}
+
+impl Model for LlamaEngine {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn vocabulary(&self) -> Arc<dyn Vocabulary> {
+        Arc::clone(&self.vocabulary) as Arc<dyn Vocabulary>
+    }
+
+    fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
+        self.context.decode(batch)
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        self.context.logits(row)
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, from: u32) -> bool {
+        self.context.truncate(sequence, from)
+    }
+
+    fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
+        self.context.copy(from, to, tokens)
+    }
+}
+
+/// Reads the header and checks that the file, and every further file of a split model, is whole.
+fn inspect(spec: &LlamaSpec) -> Result<Header, LoadError> {
+    let look = |path: &std::path::Path| {
+        gguf::inspect(path, backend::tensor_type).map_err(|source| LoadError::File { path: path.to_owned(), source })
+    };
+    let header = look(&spec.path)?;
+    for part in gguf::further_parts(&spec.path, header.split_count()) {
+        look(&part)?;
+    }
+    Ok(header)
+}
+
+fn warn_without_gpu(spec: &LlamaSpec) {
+    if spec.n_gpu_layers != 0 && !backend::has_gpu() {
+        tracing::warn!(n_gpu_layers = spec.n_gpu_layers, "this build has no gpu; all layers run on the cpu");
+    }
+}
+
+fn check_supported(spec: &LlamaSpec, weights: &Weights) -> Result<(), LoadError> {
+    // SAFETY: the model is alive.
+    let (encoder, diffusion) =
+        unsafe { (sys::llama_model_has_encoder(weights.as_ptr()), sys::llama_model_is_diffusion(weights.as_ptr())) };
+    if encoder {
+        return Err(unsupported(spec, "it has an encoder"));
+    }
+    if diffusion {
+        return Err(unsupported(spec, "it is a diffusion model"));
+    }
+    Ok(())
+}
+
+fn unsupported(spec: &LlamaSpec, reason: &'static str) -> LoadError {
+    LoadError::Unsupported { path: spec.path.clone(), reason }
+}
+
+fn kv_bytes_per_token(spec: &LlamaSpec, header: &Header) -> u64 {
+    plan::kv_bytes_per_token(header, |side, elements| {
+        let kind = if side == KvSide::K { spec.type_k } else { spec.type_v };
+        backend::tensor_type(context::ggml_type(kind)).map_or(0, |(block, bytes)| elements.div_ceil(block) * bytes)
+    })
+}
+
+/// Memory that KV may take: the GPUs' when layers lie there, else what the weights leave of the machine's `free` memory.
+fn memory_for_kv(spec: &LlamaSpec, free: Option<u64>, weights: &Weights) -> Option<u64> {
+    let gpus: Vec<_> = backend::devices().into_iter().filter(|device| device.on_gpu).collect();
+    if spec.n_gpu_layers == 0 || gpus.is_empty() {
+        // SAFETY: the model is alive.
+        let size = unsafe { sys::llama_model_size(weights.as_ptr()) };
+        return free.map(|free| free.saturating_sub(size));
+    }
+    let used = |device: &&backend::Device| {
+        spec.devices.is_empty() || spec.devices.iter().any(|name| device.name.eq_ignore_ascii_case(name))
+    };
+    Some(gpus.iter().filter(used).map(backend::Device::free_bytes).sum())
+}
+
+/// Says what an operator would not expect.
+fn report(spec: &LlamaSpec, plan: &Plan, weights: &Weights) {
+    // SAFETY: the model is alive.
+    let n_ctx_train = unsafe { sys::llama_model_n_ctx_train(weights.as_ptr()) }.unsigned_abs();
+    let wanted = spec.max_context_length.saturating_mul(spec.running);
+    if spec.n_ctx.is_none() && plan.n_ctx < wanted {
+        let kv_bytes_per_token = plan.kv_bytes_per_token;
+        tracing::warn!(n_ctx = plan.n_ctx, wanted, kv_bytes_per_token, "n_ctx lowered to what memory allows");
+    }
+    if plan.n_ctx_seq < spec.max_context_length {
+        let max_context_length = spec.max_context_length;
+        tracing::warn!(n_ctx = plan.n_ctx, max_context_length, "max_context_length lowered to n_ctx");
+    }
+    if plan.n_ctx_seq > n_ctx_train {
+        let max_context_length = plan.n_ctx_seq;
+        tracing::warn!(max_context_length, n_ctx_train, "max_context_length is over what the model was trained with");
+    }
+}
+
+/// Decodes one token, so that missing memory and pages not yet read show now and not at the first request.
+fn warm_up(context: &mut Context, plan: &Plan) -> Result<(), LoadError> {
+    let mut batch = Batch::with_capacity(1);
+    let row = batch.push(Row { token: 0, position: 0, sequence: 0, output: true });
+    let computed = context.decode(&batch).map_err(|error| error.to_string());
+    let no_logits = || Err("the model gives no logits".to_owned());
+    let computed = computed.and_then(|()| if context.logits(row).is_empty() { no_logits() } else { Ok(()) });
+    context.truncate(0, 0);
+    computed.map_err(|reason| LoadError::Context { n_ctx: plan.n_ctx, n_seq_max: plan.n_seq_max, reason })
+}

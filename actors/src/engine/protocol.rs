@@ -116,6 +116,8 @@ pub enum Placement {
 pub struct Limits {
     /// Most tokens in a step, decode and prefill together. The engine bounds it by `n_batch` and never goes below one token per decoding sequence plus 16.
     pub step_tokens: u32,
+    /// A sequence that has waited so long for its first prefill chunk goes before lower ranks, ms; 0: never.
+    pub prefill_wait_ms: u32,
     /// Whether requests wait for a place: then a step that frees one is followed by up to 1 ms of waiting for commands.
     pub waiting: Waiting,
 }
@@ -234,7 +236,7 @@ pub struct StepOutput {
     pub step_us: u64,
     /// Of this, sampling and building the output, µs.
     pub sample_us: u64,
-    /// Cells in use after the step, shared ones counted once as far as the engine knows.
+    /// Tokens with KV after the step, over all sequences; a cell shared by several counts once for each.
     pub cells_used: u32,
     /// The sequences that got a token (or prompt logprobs, or prefill progress).
     pub outputs: Vec<SequenceOutput>,

@@ -1,0 +1,292 @@
+//! Continuous batching: applies commands, builds a batch, decodes, samples, emits one output per step.
+//!
+//! Owns the model and, for each sequence, the tokens whose KV it holds. It decides nothing about who runs; it
+//! verifies what the scheduler advises and keeps every rule of the model whatever it is told.
+
+mod admit;
+pub(crate) mod plan;
+pub(crate) mod slot;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+
+use self::plan::{Plan, Planned};
+use self::slot::Slot;
+use crate::engine::batch::Batch;
+use crate::engine::model::{DecodeError, Model, Vocabulary};
+use crate::engine::protocol::{
+    EndReason, Ended, EngineCommand, EngineEvent, Epoch, Limits, RequestId, SequenceId, StepOutput, Waiting,
+};
+use crate::engine::sample_rows::RowSampler;
+
+/// How long a step that freed a place waits for the request that takes it.
+const PLACE_WAIT: Duration = Duration::from_millis(1);
+
+/// Limits until the scheduler sends its own.
+const DEFAULT_LIMITS: Limits = Limits { step_tokens: 256, prefill_wait_ms: 0, waiting: Waiting::Nobody };
+
+/// The loop's state.
+pub(crate) struct EngineLoop<M, E> {
+    model: M,
+    vocabulary: Arc<dyn Vocabulary>,
+    emit: E,
+    epoch: Epoch,
+    limits: Limits,
+    slots: Vec<Slot>,
+    batch: Batch,
+    plan: Plan,
+    sampler: RowSampler,
+    step: u64,
+    cells: Cells,
+    place_freed: bool,
+}
+
+/// Whether the context has room, as far as the last decode showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cells {
+    /// No decode failed since cells were freed.
+    Enough,
+    /// A decode failed; said so to the scheduler.
+    Short,
+}
+
+/// Why the loop ended.
+pub(crate) enum Exit {
+    /// Told to, or nobody is left to give commands.
+    Stopped,
+    /// The model is unusable.
+    Failed(String),
+}
+
+/// What a command asks of the loop itself.
+enum Flow {
+    Continue,
+    Stop,
+}
+
+impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
+    /// A loop around a loaded model; events go to `emit`.
+    pub(crate) fn new(model: M, emit: E) -> Self {
+        let info = model.info();
+        let (n_seq_max, n_batch, n_vocab) = (info.n_seq_max as usize, info.n_batch as usize, info.n_vocab as usize);
+        Self {
+            vocabulary: model.vocabulary(),
+            epoch: 0,
+            limits: DEFAULT_LIMITS,
+            slots: (0..n_seq_max).map(|_| Slot::default()).collect(),
+            batch: Batch::with_capacity(n_batch),
+            plan: Plan::with_capacity(n_seq_max),
+            sampler: RowSampler::new(n_vocab),
+            step: 0,
+            cells: Cells::Enough,
+            place_freed: false,
+            model,
+            emit,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub(crate) fn run(mut self, commands: &Receiver<EngineCommand>) -> Exit {
+        loop {
+            if let Flow::Stop = self.take_commands(commands) {
+                return Exit::Stopped;
+            }
+            if let Err(cause) = self.step() {
+                return Exit::Failed(cause);
+            }
+        }
+    }
+
+    /// Applies every command that is there; waits for one when there is nothing to decode.
+    fn take_commands(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
+        if let Flow::Stop = self.wait_for_command(commands) {
+            return Flow::Stop;
+        }
+        loop {
+            match commands.try_recv() {
+                Ok(command) => {
+                    if let Flow::Stop = self.apply(command) {
+                        return Flow::Stop;
+                    }
+                }
+                Err(TryRecvError::Empty) => return Flow::Continue,
+                Err(TryRecvError::Disconnected) => return Flow::Stop,
+            }
+        }
+    }
+
+    fn wait_for_command(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
+        let waiting = std::mem::take(&mut self.place_freed) && self.limits.waiting == Waiting::Somebody;
+        if !self.has_work() {
+            return match commands.recv() {
+                Ok(command) => self.apply(command),
+                Err(_) => Flow::Stop,
+            };
+        }
+        if !waiting {
+            return Flow::Continue;
+        }
+        match commands.recv_timeout(PLACE_WAIT) {
+            Ok(command) => self.apply(command),
+            Err(RecvTimeoutError::Timeout) => Flow::Continue,
+            Err(RecvTimeoutError::Disconnected) => Flow::Stop,
+        }
+    }
+
+    /// Whether the next step would decode anything. Sequences held back for want of cells do not count.
+    fn has_work(&self) -> bool {
+        self.slots.iter().any(|slot| slot.run.as_ref().is_some_and(|run| !run.held))
+    }
+
+    fn apply(&mut self, command: EngineCommand) -> Flow {
+        match command {
+            EngineCommand::Reset { epoch } => self.reset(epoch),
+            EngineCommand::Admit(admit) => self.admit(*admit),
+            EngineCommand::Cancel { epoch, request } => self.cancel(epoch, request),
+            EngineCommand::Evict { epoch, sequence } => self.evict(epoch, sequence),
+            EngineCommand::SetLimits(limits) => self.limits = limits,
+            // The host sends these to the vocabulary thread.
+            EngineCommand::Tokenize { .. } | EngineCommand::Detokenize { .. } => {}
+            EngineCommand::Shutdown => return Flow::Stop,
+        }
+        Flow::Continue
+    }
+
+    fn reset(&mut self, epoch: Epoch) {
+        if epoch <= self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        self.slots.iter_mut().for_each(Slot::stop);
+        self.cells_freed();
+        let sequences = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| !slot.cached().is_empty())
+            .map(|(sequence, slot)| (sequence as SequenceId, slot.cached().to_vec()))
+            .collect();
+        (self.emit)(EngineEvent::Inventory { epoch, sequences });
+    }
+
+    fn cancel(&mut self, epoch: Epoch, request: RequestId) {
+        if epoch != self.epoch {
+            return;
+        }
+        let running = self.slots.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.request == request));
+        if let Some(sequence) = running {
+            self.end(sequence, EndReason::Cancelled);
+        }
+    }
+
+    fn evict(&mut self, epoch: Epoch, sequence: SequenceId) {
+        let Some(slot) = self.slots.get_mut(sequence as usize) else { return };
+        if epoch != self.epoch || slot.run.is_some() {
+            return;
+        }
+        slot.tokens.clear();
+        slot.n_cached = 0;
+        self.model.truncate(sequence, 0);
+        self.cells_freed();
+    }
+
+    /// Ends the run of a sequence and says so, once.
+    fn end(&mut self, sequence: usize, reason: EndReason) {
+        let slot = &mut self.slots[sequence];
+        let Some(run) = slot.run.as_ref() else { return };
+        let (request, emitted) = (run.request, run.emitted);
+        slot.stop();
+        let kv_tokens = slot.n_cached as u32;
+        self.place_freed = true;
+        self.cells_freed();
+        (self.emit)(EngineEvent::Ended(Box::new(Ended {
+            epoch: self.epoch,
+            request,
+            sequence: sequence as SequenceId,
+            reason,
+            emitted,
+            kv_tokens,
+        })));
+    }
+
+    fn cells_freed(&mut self) {
+        self.cells = Cells::Enough;
+        self.slots.iter_mut().filter_map(|slot| slot.run.as_mut()).for_each(|run| run.held = false);
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let started = Instant::now();
+        let n_batch = self.model.info().n_batch as usize;
+        self.plan.fill(&self.slots, self.limits, n_batch);
+        if !self.decode_what_fits()? {
+            return Ok(());
+        }
+        self.plan.sort_by_sequence();
+        self.advance();
+        let decoded = Instant::now();
+        let outputs = self.sampler.sample(&self.model, &*self.vocabulary, &self.plan, &mut self.slots);
+        self.step += 1;
+        let output = StepOutput {
+            epoch: self.epoch,
+            step: self.step,
+            batch_tokens: self.batch.len() as u32,
+            prefill_tokens: self.plan.prefill_tokens() as u32,
+            step_us: started.elapsed().as_micros() as u64,
+            sample_us: decoded.elapsed().as_micros() as u64,
+            cells_used: self.slots.iter().map(|slot| slot.n_cached as u32).sum(),
+            outputs,
+        };
+        (self.emit)(EngineEvent::Step(Box::new(output)));
+        self.end_finished();
+        Ok(())
+    }
+
+    /// Decodes the plan, or as much of it as the context has cells for. False: nothing was decoded.
+    fn decode_what_fits(&mut self) -> Result<bool, String> {
+        loop {
+            self.plan.write(&self.slots, &mut self.batch);
+            if self.batch.is_empty() {
+                return Ok(false);
+            }
+            match self.model.decode(&self.batch) {
+                Ok(()) => return Ok(true),
+                Err(DecodeError::NoCells) => self.shrink_plan(),
+                Err(DecodeError::Failed(cause)) => return Err(cause),
+            }
+        }
+    }
+
+    /// Out of cells: halves the prefill, then holds back the lowest rank, and says how many cells are missing.
+    fn shrink_plan(&mut self) {
+        let needed = self.batch.len() as u32;
+        for sequence in self.plan.shrink(&self.slots) {
+            if let Some(run) = self.slots[sequence].run.as_mut() {
+                run.held = true;
+            }
+        }
+        if self.cells == Cells::Enough {
+            self.cells = Cells::Short;
+            (self.emit)(EngineEvent::CellsShort { epoch: self.epoch, needed });
+        }
+    }
+
+    fn advance(&mut self) {
+        for Planned { sequence, count, .. } in self.plan.entries() {
+            self.slots[*sequence].n_cached += count;
+        }
+    }
+
+    fn end_finished(&mut self) {
+        for at in 0..self.plan.entries().len() {
+            let sequence = self.plan.entries()[at].sequence;
+            let reason = self.slots[sequence].run.as_ref().and_then(|run| run.finished.clone());
+            if let Some(reason) = reason {
+                self.end(sequence, reason);
+            }
+        }
+    }
+}

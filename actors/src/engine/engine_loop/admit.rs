@@ -1,0 +1,137 @@
+//! Admission: checks a request and finds how much of its prefix really lies where the scheduler says.
+
+use std::time::Instant;
+
+use super::EngineLoop;
+use super::slot::{Run, Slot, common_prefix};
+use crate::engine::model::Model;
+use crate::engine::protocol::{Admit, EndReason, Ended, EngineEvent, MemoryKind, Placement, SequenceId, Token};
+use crate::engine::sampler::Sampler;
+
+impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
+    /// Starts a sequence, or ends it at once as refused.
+    pub(super) fn admit(&mut self, admit: Admit) {
+        if admit.epoch != self.epoch {
+            return;
+        }
+        if let Err(cause) = self.check(&admit) {
+            return self.refuse(&admit, cause);
+        }
+        let reused = self.place(&admit);
+        (self.emit)(EngineEvent::Started { epoch: self.epoch, request: admit.request, reused: reused as u32 });
+        let sequence = admit.sequence as usize;
+        let ends_after_prefill = admit.max_new_tokens == 0;
+        self.slots[sequence] = self.occupied_slot(admit, reused);
+        if ends_after_prefill && self.slots[sequence].pending() == 0 {
+            self.end(sequence, EndReason::Length);
+        }
+    }
+
+    fn check(&self, admit: &Admit) -> Result<(), String> {
+        let info = self.model.info();
+        let slot = self.slots.get(admit.sequence as usize).ok_or("sequence out of range")?;
+        if slot.run.is_some() {
+            return Err("sequence is busy".to_owned());
+        }
+        if admit.tokens.is_empty() || admit.prompt_len as usize > admit.tokens.len() {
+            return Err("no tokens, or a prompt longer than the tokens".to_owned());
+        }
+        if admit.tokens.len() > info.n_ctx_seq as usize {
+            return Err(format!("{} tokens exceed the context of {}", admit.tokens.len(), info.n_ctx_seq));
+        }
+        match admit.tokens.iter().find(|token| !(0..info.n_vocab as Token).contains(*token)) {
+            Some(token) => Err(format!("token {token} is outside the vocabulary of {}", info.n_vocab)),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse(&mut self, admit: &Admit, cause: String) {
+        let kv_tokens = self.slots.get(admit.sequence as usize).map_or(0, |slot| slot.n_cached as u32);
+        (self.emit)(EngineEvent::Ended(Box::new(Ended {
+            epoch: self.epoch,
+            request: admit.request,
+            sequence: admit.sequence,
+            reason: EndReason::Refused(cause),
+            emitted: 0,
+            kv_tokens,
+        })));
+    }
+
+    fn occupied_slot(&self, admit: Admit, reused: usize) -> Slot {
+        let prompt_len = admit.prompt_len as usize;
+        let room = self.model.info().n_ctx_seq as usize - admit.tokens.len();
+        let sampler = Sampler::new(&admit.sampling, &admit.tokens, prompt_len, &self.vocabulary);
+        let max_new_tokens = admit.max_new_tokens.min(room as u32);
+        let mut tokens = admit.tokens;
+        // Once here, so that decoding never grows it.
+        tokens.reserve_exact(max_new_tokens as usize);
+        Slot {
+            tokens,
+            n_cached: reused,
+            run: Some(Run {
+                request: admit.request,
+                prompt_len,
+                reused,
+                admitted_at: Instant::now(),
+                sampler,
+                emitted: 0,
+                max_new_tokens,
+                logprobs: admit.logprobs,
+                prompt_logprobs: admit.prompt_logprobs,
+                rank: admit.rank,
+                held: false,
+                finished: None,
+            }),
+        }
+    }
+
+    /// Prepares the sequence's KV and returns how many of the request's tokens it holds.
+    fn place(&mut self, admit: &Admit) -> usize {
+        // The last token is always decoded, for its logits; prompt logprobs need all of them.
+        let most = if admit.prompt_logprobs.is_some() { 0 } else { admit.tokens.len() - 1 };
+        let kept = match admit.placement {
+            Placement::Fresh => 0,
+            Placement::InPlace => self.keep_in_place(admit, most),
+            Placement::Copy { from, tokens } => self.copy_from(admit, from, most.min(tokens as usize)),
+        };
+        if kept == 0 {
+            self.empty(admit.sequence);
+        }
+        kept
+    }
+
+    fn keep_in_place(&mut self, admit: &Admit, most: usize) -> usize {
+        let slot = &self.slots[admit.sequence as usize];
+        let kept = self.usable(slot.cached(), &admit.tokens, most);
+        if kept == slot.n_cached || self.model.truncate(admit.sequence, kept as u32) { kept } else { 0 }
+    }
+
+    fn copy_from(&mut self, admit: &Admit, from: SequenceId, most: usize) -> usize {
+        let Some(source) = self.slots.get(from as usize) else { return 0 };
+        if from == admit.sequence {
+            return 0;
+        }
+        let kept = self.usable(source.cached(), &admit.tokens, most);
+        self.empty(admit.sequence);
+        if kept > 0 && self.model.copy(from, admit.sequence, kept as u32) { kept } else { 0 }
+    }
+
+    /// How much of `cached` may serve `wanted` under the rules of the model's memory.
+    fn usable(&self, cached: &[Token], wanted: &[Token], most: usize) -> usize {
+        let kept = common_prefix(cached, wanted).min(most);
+        match self.model.info().memory {
+            MemoryKind::Attention => kept,
+            // A state is one point in time: all of it or nothing.
+            MemoryKind::Recurrent if kept == cached.len() => kept,
+            MemoryKind::Recurrent | MemoryKind::None => 0,
+        }
+    }
+
+    fn empty(&mut self, sequence: SequenceId) {
+        self.model.truncate(sequence, 0);
+        let slot = &mut self.slots[sequence as usize];
+        slot.tokens.clear();
+        slot.n_cached = 0;
+        self.cells_freed();
+    }
+}

@@ -1,0 +1,165 @@
+//! What one step decodes: a token of each decoding sequence first, then prompt chunks by rank.
+
+use std::time::{Duration, Instant};
+
+use super::slot::Slot;
+use crate::engine::batch::{Batch, Row};
+use crate::engine::protocol::{Limits, SequenceId};
+
+/// A step always has room for so many prompt tokens beside the decoding sequences.
+const MIN_PREFILL: usize = 16;
+
+/// Most output rows of prompt logprobs in a step; each costs a row of logits in memory.
+const MAX_PROMPT_ROWS: usize = 64;
+
+/// The plan of a step; its memory is reused.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    entries: Vec<Planned>,
+    order: Vec<usize>,
+}
+
+/// A sequence's share of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planned {
+    /// The sequence.
+    pub(crate) sequence: usize,
+    /// How many of its pending tokens are decoded.
+    pub(crate) count: usize,
+    /// The row of the first one, once written.
+    pub(crate) first_row: usize,
+    /// What the tokens are.
+    pub(crate) kind: Kind,
+}
+
+/// Whether a sequence is through with its prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One token, the last one.
+    Decode,
+    /// A chunk of the prompt.
+    Prefill,
+}
+
+impl Plan {
+    /// An empty plan for so many sequences.
+    pub(crate) fn with_capacity(sequences: usize) -> Self {
+        Self { entries: Vec::with_capacity(sequences), order: Vec::with_capacity(sequences) }
+    }
+
+    /// Plans the next step.
+    pub(crate) fn fill(&mut self, slots: &[Slot], limits: Limits, n_batch: usize) {
+        self.entries.clear();
+        self.order.clear();
+        for (sequence, slot) in slots.iter().enumerate() {
+            match &slot.run {
+                Some(run) if !run.held && slot.pending() == 1 => self.push(sequence, 1, Kind::Decode),
+                Some(run) if !run.held && slot.pending() > 1 => self.order.push(sequence),
+                _ => {}
+            }
+        }
+        let decoding = self.entries.len();
+        let step_tokens = limits.step_tokens as usize;
+        let mut budget = step_tokens.max(decoding + MIN_PREFILL).min(n_batch).saturating_sub(decoding);
+        let (now, patience) = (Instant::now(), Duration::from_millis(u64::from(limits.prefill_wait_ms)));
+        self.order.sort_unstable_by_key(|sequence| {
+            let slot = &slots[*sequence];
+            (patience.is_zero() || !has_waited(slot, now, patience), rank(slot))
+        });
+        for at in 0..self.order.len() {
+            let sequence = self.order[at];
+            let count = slots[sequence].pending().min(budget).min(chunk_limit(&slots[sequence]));
+            if count == 0 {
+                break;
+            }
+            self.push(sequence, count, Kind::Prefill);
+            budget -= count;
+        }
+    }
+
+    /// Makes the plan smaller after it did not fit: half the prefill, then none, then without the lowest rank.
+    /// Returns the sequences that have to wait for cells.
+    pub(crate) fn shrink(&mut self, slots: &[Slot]) -> Vec<usize> {
+        let prefill = self.prefill_tokens();
+        if prefill > 0 {
+            let target = if prefill > MIN_PREFILL { prefill / 2 } else { 0 };
+            return self.cut_prefill(target);
+        }
+        let lowest = (0..self.entries.len()).max_by_key(|at| rank(&slots[self.entries[*at].sequence]));
+        lowest.map(|at| self.entries.remove(at).sequence).into_iter().collect()
+    }
+
+    fn cut_prefill(&mut self, target: usize) -> Vec<usize> {
+        let mut left = target;
+        let mut dropped = Vec::new();
+        self.entries.retain_mut(|entry| {
+            if entry.kind == Kind::Prefill {
+                entry.count = entry.count.min(left);
+                left -= entry.count;
+            }
+            if entry.count == 0 {
+                dropped.push(entry.sequence);
+            }
+            entry.count > 0
+        });
+        // A smaller chunk next step is no progress if nothing at all fits: then they wait until cells are freed.
+        if target == 0 { dropped } else { Vec::new() }
+    }
+
+    /// Writes the planned tokens into the batch.
+    pub(crate) fn write(&mut self, slots: &[Slot], batch: &mut Batch) {
+        batch.clear();
+        for entry in &mut self.entries {
+            let slot = &slots[entry.sequence];
+            let (start, end) = (slot.n_cached, slot.n_cached + entry.count);
+            let every_row = wants_prompt_rows(slot);
+            entry.first_row = batch.len();
+            for (offset, token) in slot.tokens[start..end].iter().enumerate() {
+                let position = start + offset;
+                batch.push(Row {
+                    token: *token,
+                    position: position as u32,
+                    sequence: entry.sequence as SequenceId,
+                    output: every_row || position + 1 == slot.tokens.len(),
+                });
+            }
+        }
+    }
+
+    /// Orders the entries for a walk over all sequences; after the decode their order has no other meaning.
+    pub(crate) fn sort_by_sequence(&mut self) {
+        self.entries.sort_unstable_by_key(|entry| entry.sequence);
+    }
+
+    /// The sequences of the step.
+    pub(crate) fn entries(&self) -> &[Planned] {
+        &self.entries
+    }
+
+    /// Prompt tokens in the step.
+    pub(crate) fn prefill_tokens(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.kind == Kind::Prefill).map(|entry| entry.count).sum()
+    }
+
+    fn push(&mut self, sequence: usize, count: usize, kind: Kind) {
+        self.entries.push(Planned { sequence, count, first_row: 0, kind });
+    }
+}
+
+fn rank(slot: &Slot) -> u64 {
+    slot.run.as_ref().map_or(u64::MAX, |run| run.rank)
+}
+
+/// Whether a sequence has waited too long for its first chunk.
+fn has_waited(slot: &Slot, now: Instant, patience: Duration) -> bool {
+    slot.run.as_ref().is_some_and(|run| slot.n_cached == run.reused && now.duration_since(run.admitted_at) >= patience)
+}
+
+/// Prompt logprobs make every prompt token an output row, until the prompt is through.
+pub(crate) fn wants_prompt_rows(slot: &Slot) -> bool {
+    slot.run.as_ref().is_some_and(|run| run.prompt_logprobs.is_some() && slot.n_cached < run.prompt_len)
+}
+
+fn chunk_limit(slot: &Slot) -> usize {
+    if wants_prompt_rows(slot) { MAX_PROMPT_ROWS } else { usize::MAX }
+}

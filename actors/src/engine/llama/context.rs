@@ -1,0 +1,265 @@
+//! A context of llama.cpp: decoding, logits and the KV of its sequences. All that could abort the process is checked here.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+
+use crate::engine::batch::Batch;
+use crate::engine::model::DecodeError;
+use crate::engine::protocol::{MemoryKind, SequenceId};
+use crate::engine::spec::{FlashAttention, KvType, LlamaSpec};
+
+use super::error::LoadError;
+use super::log;
+use super::plan::Plan;
+use super::rows::Rows;
+use super::shim;
+use super::threads::Threads;
+use super::weights::{Weights, reason};
+
+/// The one context of a model. Not `Send`: it stays on the thread that made it.
+#[derive(Debug)]
+pub(super) struct Context {
+    ctx: NonNull<sys::llama_context>,
+    rows: Rows,
+    memory: MemoryKind,
+    n_vocab: u32,
+    n_seq_max: u32,
+    // After the context, which uses both: fields are dropped in order, and `drop` frees the context before all of them.
+    _threads: Threads,
+    _weights: Arc<Weights>,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: made by llama.cpp, owned alone, used by no other thread.
+        unsafe {
+            sys::llama_detach_threadpool(self.ctx.as_ptr());
+            sys::llama_free(self.ctx.as_ptr());
+        }
+    }
+}
+
+impl Context {
+    /// Creates the context.
+    ///
+    /// # Errors
+    /// `Context` with llama.cpp's reason.
+    pub(super) fn new(spec: &LlamaSpec, plan: &Plan, n_threads: u32, weights: Arc<Weights>) -> Result<Self, LoadError> {
+        log::forget_errors();
+        let params = params(spec, plan, n_threads);
+        // SAFETY: the model is alive and, at this time, used by no other thread; exceptions are caught inside.
+        let ctx = unsafe { sys::llama_init_from_model(weights.as_ptr(), params) };
+        let Some(ctx) = NonNull::new(ctx) else {
+            return Err(LoadError::Context { n_ctx: plan.n_ctx, n_seq_max: plan.n_seq_max, reason: reason() });
+        };
+        // SAFETY: both are alive.
+        let (n_vocab, n_batch) =
+            unsafe { (sys::llama_vocab_n_tokens(weights.vocab()), sys::llama_n_batch(ctx.as_ptr())) };
+        let threads = Threads::attach(ctx, n_threads);
+        let memory = memory_kind(ctx, &weights);
+        let rows = Rows::new(n_batch, plan.n_seq_max);
+        let n_vocab = n_vocab.unsigned_abs();
+        Ok(Self { ctx, rows, memory, n_vocab, n_seq_max: plan.n_seq_max, _threads: threads, _weights: weights })
+    }
+
+    /// Cells, as llama.cpp has rounded them.
+    pub(super) fn n_ctx(&self) -> u32 {
+        // SAFETY: the context is alive.
+        unsafe { sys::llama_n_ctx(self.ctx.as_ptr()) }
+    }
+
+    /// Most tokens of a batch.
+    pub(super) fn n_batch(&self) -> u32 {
+        self.rows.capacity()
+    }
+
+    /// What may be shared and trimmed.
+    pub(super) fn memory(&self) -> MemoryKind {
+        self.memory
+    }
+
+    /// Whether every token sees only those before it.
+    pub(super) fn is_causal(&self) -> bool {
+        // SAFETY: the context is alive.
+        unsafe { sys::llama_get_causal_attn(self.ctx.as_ptr()) }
+    }
+
+    /// See `Model::decode`.
+    pub(super) fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let ctx = self.ctx;
+        let batch = self.rows.fill(batch, self.n_vocab, |id| len(ctx, id)).map_err(DecodeError::Failed)?;
+        log::forget_errors();
+        // SAFETY: the context is alive and this thread's; `fill` has checked tokens, sequences and length.
+        match unsafe { shim::decode(self.ctx.as_ptr(), &batch) } {
+            Ok(0) => Ok(()),
+            Ok(1) => {
+                self.rows.forget();
+                Err(DecodeError::NoCells)
+            }
+            Ok(code) => Err(self.failed(format!("llama_decode returned {code}"))),
+            Err(exception) => Err(self.failed(exception)),
+        }
+    }
+
+    fn failed(&mut self, what: String) -> DecodeError {
+        self.rows.forget();
+        DecodeError::Failed(log::last_error().map_or(what.clone(), |error| format!("{what}: {error}")))
+    }
+
+    /// See `Model::logits`; empty for a row that is no output of the last batch.
+    pub(super) fn logits(&self, row: usize) -> &[f32] {
+        let Some(index) = self.rows.output_index(row) else { return &[] };
+        // SAFETY: the context is alive and this thread's, and the row is an output of its last batch.
+        let logits = unsafe { sys::llama_get_logits_ith(self.ctx.as_ptr(), index) };
+        if logits.is_null() {
+            return &[];
+        }
+        // SAFETY: llama.cpp gives `n_vocab` floats, which stay where they are until the next decode; that takes
+        // `&mut self`. Its reordering of rows is over when the first row is returned.
+        unsafe { std::slice::from_raw_parts(logits, self.n_vocab as usize) }
+    }
+
+    /// See `Model::truncate`.
+    pub(super) fn truncate(&mut self, sequence: SequenceId, from: u32) -> bool {
+        let (Some(id), Ok(start)) = (self.checked(sequence), i32::try_from(from)) else { return false };
+        let Some(memory) = self.handle() else { return from == 0 };
+        if from == 0 {
+            self.wipe(id);
+            return true;
+        }
+        // SAFETY: the memory belongs to the live context and the id is in range.
+        let removed = unsafe { sys::llama_memory_seq_rm(memory, id, start, -1) };
+        self.keep_if(removed && self.holds(id, from), id)
+    }
+
+    /// See `Model::copy`.
+    pub(super) fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
+        let (Some(source), Some(target)) = (self.checked(from), self.checked(to)) else { return false };
+        let Some(memory) = self.handle() else { return tokens == 0 };
+        if source == target {
+            return false;
+        }
+        self.wipe(target);
+        let len = len(self.ctx, source);
+        let possible = match self.memory {
+            MemoryKind::Attention => tokens <= len,
+            // A state is the sum of all its tokens: there is no state of fewer.
+            MemoryKind::Recurrent => tokens == len,
+            MemoryKind::None => false,
+        };
+        let (true, Ok(end)) = (possible, i32::try_from(tokens)) else { return false };
+        if tokens > 0 {
+            // SAFETY: the memory belongs to the live context, the ids are in range, the buffer is unified.
+            unsafe { sys::llama_memory_seq_cp(memory, source, target, 0, end) };
+        }
+        self.keep_if(self.holds(target, tokens), target)
+    }
+
+    /// Empties a sequence that is not as it should be; returns `sound`.
+    fn keep_if(&mut self, sound: bool, id: i32) -> bool {
+        if !sound {
+            self.wipe(id);
+        }
+        sound
+    }
+
+    fn wipe(&mut self, id: i32) {
+        if let Some(memory) = self.handle() {
+            // SAFETY: the memory belongs to the live context and the id is in range. Removing a whole sequence cannot fail.
+            unsafe { sys::llama_memory_seq_rm(memory, id, -1, -1) };
+        }
+    }
+
+    /// Whether the sequence has exactly its first `tokens` tokens.
+    fn holds(&self, id: i32, tokens: u32) -> bool {
+        len(self.ctx, id) == tokens
+            && (tokens == 0 || self.memory == MemoryKind::Recurrent || self.first(id) == Some(0))
+    }
+
+    fn first(&self, id: i32) -> Option<i32> {
+        // SAFETY: the memory belongs to the live context and the id is in range.
+        self.handle().map(|memory| unsafe { sys::llama_memory_seq_pos_min(memory, id) })
+    }
+
+    fn checked(&self, sequence: SequenceId) -> Option<i32> {
+        (sequence < self.n_seq_max).then(|| i32::try_from(sequence).ok()).flatten()
+    }
+
+    fn handle(&self) -> Option<sys::llama_memory_t> {
+        handle(self.ctx)
+    }
+}
+
+/// The memory of a live context, if its model has any.
+fn handle(ctx: NonNull<sys::llama_context>) -> Option<sys::llama_memory_t> {
+    // SAFETY: the callers' contexts are alive.
+    let memory = unsafe { sys::llama_get_memory(ctx.as_ptr()) };
+    (!memory.is_null()).then_some(memory)
+}
+
+/// Tokens of a sequence whose id is in range.
+fn len(ctx: NonNull<sys::llama_context>, id: i32) -> u32 {
+    // SAFETY: the memory belongs to a live context and the id is in range.
+    let last = handle(ctx).map_or(-1, |memory| unsafe { sys::llama_memory_seq_pos_max(memory, id) });
+    u32::try_from(last + 1).unwrap_or(0)
+}
+
+fn memory_kind(ctx: NonNull<sys::llama_context>, weights: &Weights) -> MemoryKind {
+    let model = weights.as_ptr();
+    // SAFETY: both are alive.
+    unsafe {
+        if sys::llama_get_memory(ctx.as_ptr()).is_null() {
+            MemoryKind::None
+        } else if sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model) {
+            MemoryKind::Recurrent
+        } else {
+            MemoryKind::Attention
+        }
+    }
+}
+
+fn params(spec: &LlamaSpec, plan: &Plan, n_threads: u32) -> sys::llama_context_params {
+    // SAFETY: no precondition.
+    let mut params = unsafe { sys::llama_context_default_params() };
+    let threads = i32::try_from(n_threads).unwrap_or(1);
+    params.n_ctx = plan.n_ctx;
+    params.n_batch = plan.n_batch;
+    params.n_ubatch = plan.n_ubatch;
+    params.n_seq_max = plan.n_seq_max;
+    params.n_threads = threads;
+    // Serves every step of two tokens or more.
+    params.n_threads_batch = threads;
+    params.type_k = ggml_type(spec.type_k);
+    params.type_v = ggml_type(spec.type_v);
+    params.flash_attn_type = match spec.flash_attn {
+        FlashAttention::Auto => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+        FlashAttention::Enabled => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+        FlashAttention::Disabled => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    };
+    // One pool of cells: any prefix can be shared, and prefill goes with decode in one graph.
+    params.kv_unified = true;
+    // With a window's cells alone, a trimmed sequence would lack context without anyone noticing.
+    params.swa_full = true;
+    params.no_perf = true;
+    params
+}
+
+/// ggml's number of an element type.
+pub(super) fn ggml_type(kind: KvType) -> sys::ggml_type {
+    match kind {
+        KvType::F32 => sys::GGML_TYPE_F32,
+        KvType::F16 => sys::GGML_TYPE_F16,
+        KvType::Bf16 => sys::GGML_TYPE_BF16,
+        KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
+        KvType::Q4_0 => sys::GGML_TYPE_Q4_0,
+        KvType::Q4_1 => sys::GGML_TYPE_Q4_1,
+        KvType::Iq4Nl => sys::GGML_TYPE_IQ4_NL,
+        KvType::Q5_0 => sys::GGML_TYPE_Q5_0,
+        KvType::Q5_1 => sys::GGML_TYPE_Q5_1,
+    }
+}

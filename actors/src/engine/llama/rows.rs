@@ -1,0 +1,166 @@
+//! The arrays behind a `llama_batch`, allocated once, and which rows of the last batch have logits.
+
+use llama_cpp_sys_2 as sys;
+
+use crate::engine::batch::Batch;
+
+/// Room for the tokens of one step.
+#[derive(Debug)]
+pub(super) struct Rows {
+    tokens: Vec<sys::llama_token>,
+    positions: Vec<sys::llama_pos>,
+    sequences: Vec<sys::llama_seq_id>,
+    /// One pointer per row into `sequences`.
+    sequence_ptrs: Vec<*mut sys::llama_seq_id>,
+    sequence_counts: Vec<i32>,
+    outputs: Vec<i8>,
+    /// Where each sequence goes on, for those that the batch has touched.
+    next_positions: Vec<Option<u32>>,
+    /// Rows of the last batch that was computed; 0 if it failed.
+    len: usize,
+}
+
+impl Rows {
+    /// Room for `capacity` tokens of `n_seq_max` sequences.
+    pub(super) fn new(capacity: u32, n_seq_max: u32) -> Self {
+        let capacity = capacity as usize;
+        Self {
+            tokens: vec![0; capacity],
+            positions: vec![0; capacity],
+            sequences: vec![0; capacity],
+            sequence_ptrs: vec![std::ptr::null_mut(); capacity],
+            sequence_counts: vec![1; capacity],
+            outputs: vec![0; capacity],
+            next_positions: vec![None; n_seq_max as usize],
+            len: 0,
+        }
+    }
+
+    /// Most tokens.
+    pub(super) fn capacity(&self) -> u32 {
+        u32::try_from(self.tokens.len()).unwrap_or(u32::MAX)
+    }
+
+    /// No row has logits any more.
+    pub(super) fn forget(&mut self) {
+        self.len = 0;
+    }
+
+    /// The row as llama.cpp numbers it, if it is an output of the last batch.
+    pub(super) fn output_index(&self, row: usize) -> Option<i32> {
+        let is_output = row < self.len && self.outputs[row] != 0;
+        is_output.then(|| i32::try_from(row).ok()).flatten()
+    }
+
+    /// Takes the rows of a batch over; `len` says how many tokens a sequence has. What is returned points into `self`
+    /// and is good until the next call.
+    ///
+    /// # Errors
+    /// Says which row llama.cpp would not survive, or would compute without the context before it.
+    pub(super) fn fill(
+        &mut self,
+        batch: &Batch,
+        n_vocab: u32,
+        len: impl Fn(i32) -> u32,
+    ) -> Result<sys::llama_batch, String> {
+        self.len = 0;
+        self.next_positions.fill(None);
+        if batch.len() > self.tokens.len() {
+            return Err(format!("a batch of {} tokens, n_batch is {}", batch.len(), self.tokens.len()));
+        }
+        for (i, row) in batch.rows().iter().enumerate() {
+            let position = i32::try_from(row.position).map_err(|_| format!("position {} of row {i}", row.position))?;
+            if u32::try_from(row.token).map_or(true, |token| token >= n_vocab) {
+                return Err(format!("token {} of row {i} is not in the vocabulary", row.token));
+            }
+            let sequence = i32::try_from(row.sequence).map_err(|_| format!("sequence {} of row {i}", row.sequence))?;
+            let n_seq_max = self.next_positions.len();
+            let Some(next) = self.next_positions.get_mut(row.sequence as usize) else {
+                return Err(format!("sequence {sequence} of row {i}, n_seq_max is {n_seq_max}"));
+            };
+            let expected = next.unwrap_or_else(|| len(sequence));
+            if row.position != expected {
+                return Err(format!("position {position} of row {i}, its sequence goes on at {expected}"));
+            }
+            *next = Some(expected + 1);
+            self.tokens[i] = row.token;
+            self.positions[i] = position;
+            self.sequences[i] = sequence;
+            self.outputs[i] = i8::from(row.output);
+        }
+        self.len = batch.len();
+        Ok(self.as_batch())
+    }
+
+    fn as_batch(&mut self) -> sys::llama_batch {
+        // Taken anew each time: writing through `sequences`, as `fill` does, ends the validity of older pointers.
+        for (ptr, sequence) in self.sequence_ptrs.iter_mut().zip(&mut self.sequences).take(self.len) {
+            *ptr = sequence;
+        }
+        sys::llama_batch {
+            n_tokens: i32::try_from(self.len).unwrap_or(i32::MAX),
+            token: self.tokens.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            pos: self.positions.as_mut_ptr(),
+            n_seq_id: self.sequence_counts.as_mut_ptr(),
+            seq_id: self.sequence_ptrs.as_mut_ptr(),
+            logits: self.outputs.as_mut_ptr(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::batch::Row;
+
+    fn batch(rows: &[Row]) -> Batch {
+        let mut batch = Batch::with_capacity(rows.len());
+        for row in rows {
+            batch.push(*row);
+        }
+        batch
+    }
+
+    const ROW: Row = Row { token: 5, position: 0, sequence: 1, output: true };
+
+    #[test]
+    fn rows_that_llama_would_not_survive_are_refused() {
+        let mut rows = Rows::new(2, 4);
+        let bad = [
+            batch(&[ROW, ROW, ROW]),
+            batch(&[Row { token: -1, ..ROW }]),
+            batch(&[Row { token: 10, ..ROW }]),
+            batch(&[Row { sequence: 4, ..ROW }]),
+            batch(&[Row { position: u32::MAX, ..ROW }]),
+        ];
+        for batch in &bad {
+            assert!(rows.fill(batch, 10, |_| 0).is_err(), "{batch:?}");
+            assert_eq!(rows.output_index(0), None);
+        }
+    }
+
+    #[test]
+    fn a_gap_or_an_overlap_in_a_sequence_is_refused() {
+        let mut rows = Rows::new(4, 4);
+        let (four, five) = (Row { position: 4, ..ROW }, Row { position: 5, ..ROW });
+        let other = Row { sequence: 2, position: 4, ..ROW };
+        assert!(rows.fill(&batch(&[four, other, five]), 10, |_| 4).is_ok());
+        assert!(rows.fill(&batch(&[four, other, four]), 10, |_| 4).is_err());
+        assert!(rows.fill(&batch(&[five]), 10, |_| 4).is_err());
+        assert!(rows.fill(&batch(&[four]), 10, |_| 5).is_err());
+    }
+
+    #[test]
+    fn only_output_rows_of_the_last_batch_have_logits() {
+        let mut rows = Rows::new(4, 4);
+        let silent = Row { position: 1, output: false, ..ROW };
+        rows.fill(&batch(&[ROW, silent, Row { position: 2, ..ROW }]), 10, |_| 0).expect("good rows");
+        let indices: Vec<_> = (0..4).map(|row| rows.output_index(row)).collect();
+        assert_eq!(indices, [Some(0), None, Some(2), None]);
+        rows.fill(&batch(&[ROW]), 10, |_| 0).expect("good rows");
+        assert_eq!(rows.output_index(2), None);
+        rows.forget();
+        assert_eq!(rows.output_index(0), None);
+    }
+}

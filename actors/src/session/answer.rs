@@ -1,0 +1,169 @@
+//! The answer as far as it has come: tokens, text, log-probabilities and when they came. Pure.
+
+use std::time::Instant;
+
+use crate::backend::VocabularyError;
+use crate::engine::protocol::{ModelInfo, OutputToken, Token, TokenLogprob};
+use crate::error::GenerateError;
+use crate::prompt::TemplateError;
+use crate::request::{Delta, GenerateRequest, MAX_LOGPROBS, MAX_STOPS, Prompt};
+use crate::text::TextAssembler;
+
+/// What a session has received.
+#[derive(Debug)]
+pub struct Answer {
+    /// Tokens of the prompt.
+    pub prompt_len: u32,
+    /// Of these, found in the KV cache by the first start.
+    pub cached_tokens: u32,
+    /// Every token taken.
+    pub emitted: Vec<Token>,
+    /// When the engine took the request for the first time.
+    pub started_at: Option<Instant>,
+    /// When the first token came.
+    pub first_token_at: Option<Instant>,
+    /// When the last one came.
+    pub last_token_at: Option<Instant>,
+    text: TextAssembler,
+    stops: Vec<String>,
+    prompt_logprobs: PromptLogprobs,
+}
+
+#[derive(Debug)]
+enum PromptLogprobs {
+    Gathering(Vec<TokenLogprob>),
+    Delivered,
+}
+
+impl Answer {
+    /// Nothing received yet.
+    pub fn new(request: &GenerateRequest) -> Self {
+        Self {
+            prompt_len: 0,
+            cached_tokens: 0,
+            emitted: Vec::new(),
+            started_at: None,
+            first_token_at: None,
+            last_token_at: None,
+            text: TextAssembler::new(&request.stop),
+            stops: request.stop.clone(),
+            prompt_logprobs: match request.prompt_logprobs {
+                Some(_) => PromptLogprobs::Gathering(Vec::new()),
+                None => PromptLogprobs::Delivered,
+            },
+        }
+    }
+
+    /// The engine took the request, for the first time or again.
+    pub fn on_started(&mut self, reused: u32) {
+        if self.started_at.is_none() {
+            self.started_at = Some(Instant::now());
+            self.cached_tokens = reused.min(self.prompt_len);
+        }
+        // The engine begins again with the prompt's first token.
+        if let PromptLogprobs::Gathering(gathered) = &mut self.prompt_logprobs {
+            gathered.clear();
+        }
+    }
+
+    /// Takes the next token in; its text goes into `delta`. Returns the stop text that it completed.
+    pub fn take_token(&mut self, token: OutputToken, delta: &mut Delta) -> Option<String> {
+        let now = Instant::now();
+        self.first_token_at.get_or_insert(now);
+        self.last_token_at = Some(now);
+        self.emitted.push(token.id);
+        delta.tokens.push(token.id);
+        delta.logprobs.extend(token.logprobs.map(|logprob| *logprob));
+        let number = self.emitted.len() as u32;
+        let stopped = self.text.push(number, &token.bytes, &mut delta.text)?;
+        self.stops.get(stopped.stop).cloned()
+    }
+
+    /// Text that was held back because a stop text or a character might have followed.
+    pub fn release_held_back(&mut self, delta: &mut Delta) {
+        self.text.finish(&mut delta.text);
+    }
+
+    /// Takes logprobs of prompt tokens in; gives them all once they are complete.
+    pub fn take_prompt_logprobs(&mut self, more: Vec<TokenLogprob>) -> Option<Vec<TokenLogprob>> {
+        let PromptLogprobs::Gathering(gathered) = &mut self.prompt_logprobs else { return None };
+        gathered.extend(more);
+        if gathered.len() < self.prompt_len as usize {
+            return None;
+        }
+        let complete = std::mem::take(gathered);
+        self.prompt_logprobs = PromptLogprobs::Delivered;
+        Some(complete)
+    }
+
+    /// Alternatives to ask for with the prompt's logprobs; `None`: not wanted, or delivered.
+    pub fn missing_prompt_logprobs(&self, request: &GenerateRequest) -> Option<u32> {
+        match self.prompt_logprobs {
+            PromptLogprobs::Gathering(_) => request.prompt_logprobs,
+            PromptLogprobs::Delivered => None,
+        }
+    }
+}
+
+/// Checks everything about a request that needs no tokens.
+///
+/// # Errors
+/// `InvalidRequest`, naming field and range.
+pub fn check(request: &GenerateRequest, model: &ModelInfo) -> Result<(), GenerateError> {
+    request.sampling.validate(Some(model.n_vocab)).map_err(|error| invalid(error.param, error.message))?;
+    if request.stop.len() > MAX_STOPS || request.stop.iter().any(String::is_empty) {
+        return Err(invalid("stop", format!("at most {MAX_STOPS} stop texts, none of them empty")));
+    }
+    let asked = [("logprobs", request.logprobs), ("prompt_logprobs", request.prompt_logprobs)];
+    match asked.iter().find(|(_, count)| count.is_some_and(|count| count > MAX_LOGPROBS)) {
+        Some((param, _)) => Err(invalid(param, format!("must be 0 to {MAX_LOGPROBS}"))),
+        None => Ok(()),
+    }
+}
+
+/// Checks a prompt's tokens and returns how many may follow them.
+///
+/// # Errors
+/// `InvalidRequest` or `ContextLengthExceeded`.
+pub fn room_for(tokens: &[Token], request: &GenerateRequest, model: &ModelInfo) -> Result<u32, GenerateError> {
+    let param = prompt_param(&request.prompt);
+    if tokens.is_empty() {
+        return Err(invalid(param, "the prompt is empty".to_owned()));
+    }
+    if let Some(token) = tokens.iter().find(|token| !(0..model.n_vocab as Token).contains(*token)) {
+        return Err(invalid(param, format!("token {token} is outside the vocabulary of {} tokens", model.n_vocab)));
+    }
+    let (prompt_tokens, context_tokens) = (tokens.len() as u32, model.n_ctx_seq);
+    let reads_only = request.max_tokens == Some(0);
+    if prompt_tokens > context_tokens || (prompt_tokens == context_tokens && !reads_only) {
+        return Err(GenerateError::ContextLengthExceeded { prompt_tokens, context_tokens });
+    }
+    Ok(context_tokens - prompt_tokens)
+}
+
+/// What a caller is told when its text could not be tokenized.
+pub fn vocabulary_error(error: &VocabularyError, prompt: &Prompt) -> GenerateError {
+    match error {
+        VocabularyError::Refused(message) => invalid(prompt_param(prompt), message.clone()),
+        VocabularyError::Busy => GenerateError::Internal(error.to_string()),
+    }
+}
+
+/// What a caller is told when the template rejects its messages.
+pub fn template_error(error: &TemplateError) -> GenerateError {
+    match error {
+        TemplateError::Rejected { message } => invalid("messages", message.clone()),
+        TemplateError::Invalid { .. } => GenerateError::Internal(error.to_string()),
+    }
+}
+
+fn prompt_param(prompt: &Prompt) -> &'static str {
+    match prompt {
+        Prompt::Chat(_) => "messages",
+        Prompt::Text(_) | Prompt::Tokens(_) => "prompt",
+    }
+}
+
+fn invalid(param: &str, message: String) -> GenerateError {
+    GenerateError::InvalidRequest { param: param.to_owned(), message }
+}

@@ -1,0 +1,139 @@
+//! The supervisor of short-lived children that others spawn, such as one session per request.
+//!
+//! A caller spawns its actor with `spawn_linked(.., cell of this supervisor)`, so that `pre_start` runs in the
+//! caller's task. Children are temporary: an exit of any kind is noted and forgotten. Sends nothing. When it dies,
+//! ractor kills the children. When it is stopped, all children are stopped at once, and killed after the deadline;
+//! from then on no child can be linked.
+
+use std::time::Duration;
+
+use ractor::{ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::sync::broadcast;
+
+use super::mailbox;
+use super::policy::Exit;
+use super::record::{EventKind, Recorder, SupervisionEventRecord};
+use super::tasks;
+
+/// Reference to a running dynamic supervisor.
+pub type DynamicSupervisorRef = ActorRef<DynamicSupervisorMsg>;
+
+/// What a dynamic supervisor can be told.
+#[derive(Debug)]
+pub enum DynamicSupervisorMsg {
+    /// How the children fare.
+    Tally {
+        /// Answered at once.
+        reply_to: RpcReplyPort<Tally>,
+    },
+}
+
+crate::impl_message!(DynamicSupervisorMsg);
+
+/// How the children of a dynamic supervisor fared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Alive.
+    pub live: u64,
+    /// Ended normally.
+    pub finished: u64,
+    /// Ended by panic, error, kill or cancellation.
+    pub failed: u64,
+}
+
+/// What a dynamic supervisor is started with.
+#[derive(Debug, Clone)]
+pub struct DynamicSupervisorArgs {
+    /// Where it stands in the tree, such as `cllm/sessions`; for the records.
+    pub path: String,
+    /// How long the children may take to stop before they are killed. The supervisor's own stop deadline must be
+    /// at least 1 s longer.
+    pub stop_deadline: Duration,
+    /// The system's feed; only failures are sent to it.
+    pub events: broadcast::Sender<SupervisionEventRecord>,
+}
+
+/// Only ractor sees it.
+pub struct DynamicSupervisorState {
+    recorder: Recorder,
+    stop_deadline: Duration,
+    finished: u64,
+    failed: u64,
+}
+
+/// The actor.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DynamicSupervisor;
+
+#[ractor::actor(message = DynamicSupervisorMsg, state = DynamicSupervisorState, arguments = DynamicSupervisorArgs)]
+impl DynamicSupervisor {
+    async fn pre_start(
+        &self,
+        _myself: DynamicSupervisorRef,
+        args: DynamicSupervisorArgs,
+    ) -> Result<DynamicSupervisorState, ActorProcessingErr> {
+        let recorder = Recorder { path: args.path, events: args.events };
+        Ok(DynamicSupervisorState { recorder, stop_deadline: args.stop_deadline, finished: 0, failed: 0 })
+    }
+
+    async fn handle(
+        &self,
+        myself: DynamicSupervisorRef,
+        message: DynamicSupervisorMsg,
+        state: &mut DynamicSupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            DynamicSupervisorMsg::Tally { reply_to } => state.on_tally(&myself, reply_to),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: DynamicSupervisorRef,
+        event: SupervisionEvent,
+        state: &mut DynamicSupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(who, _, reason) => state.on_exit(&who, tasks::classify(reason)),
+            SupervisionEvent::ActorFailed(who, error) => state.on_exit(&who, Exit::Abnormal(error.to_string())),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        myself: DynamicSupervisorRef,
+        state: &mut DynamicSupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        // Complete: from `Stopping` on, which this is, ractor links no more children.
+        for zombie in tasks::stop_linked(myself.get_children(), state.stop_deadline).await {
+            state.recorder.record(Some(&name(&zombie)), EventKind::Zombie, 0, None);
+        }
+        Ok(())
+    }
+}
+
+impl DynamicSupervisorState {
+    fn on_tally(&self, myself: &DynamicSupervisorRef, reply_to: RpcReplyPort<Tally>) {
+        let live = myself.get_children().len() as u64;
+        // A caller that went away is no fault.
+        let _ = reply_to.send(Tally { live, finished: self.finished, failed: self.failed });
+    }
+
+    fn on_exit(&mut self, who: &ActorCell, exit: Exit) {
+        mailbox::forget(who.get_id());
+        match exit {
+            Exit::Normal(_) => self.finished += 1,
+            Exit::Abnormal(cause) | Exit::FirstStartFailed(cause) => {
+                self.failed += 1;
+                self.recorder.record(Some(&name(who)), EventKind::Exited, 0, Some(cause));
+            }
+        }
+    }
+}
+
+fn name(who: &ActorCell) -> String {
+    who.get_name().unwrap_or_else(|| who.get_id().to_string())
+}

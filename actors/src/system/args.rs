@@ -1,0 +1,123 @@
+//! What a system is started with, as plain data and as a builder.
+
+use std::path::PathBuf;
+
+use ractor::ActorCell;
+
+use super::System;
+use crate::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
+use crate::error::GenerateError;
+use crate::names;
+
+/// Everything a system is started with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SystemArgs {
+    /// Prefix of the actors' registered names; unique in the process. Default `cllm`.
+    pub instance: String,
+    /// The engine.
+    pub engine: EngineSpec,
+    /// Most requests in the system, running and queued. Default 1024.
+    pub max_queue: u32,
+    /// Most tokens in a step, decode and prefill together; at least 16 prompt tokens fit always. Default 256.
+    pub step_tokens: u32,
+    /// A request that has waited so long in the engine for its first prefill chunk goes before older ones, ms; 0: never.
+    /// Default 100.
+    pub prefill_wait_ms: u32,
+    /// Most tokens generated for one request, whatever it asks for. Default: no limit but the context.
+    pub max_iterations: Option<u32>,
+    /// Most KV memory of retained prefixes in bytes. Default: half of the context's cells.
+    pub retained_bytes: Option<u64>,
+}
+
+impl SystemArgs {
+    /// Everything but the engine at its default.
+    pub fn new(engine: EngineSpec) -> Self {
+        Self {
+            instance: names::ROOT.to_owned(),
+            engine,
+            max_queue: 1024,
+            step_tokens: 256,
+            prefill_wait_ms: 100,
+            max_iterations: None,
+            retained_bytes: None,
+        }
+    }
+
+    /// Sequences that run at once.
+    pub(super) fn running(&self) -> u32 {
+        match &self.engine {
+            EngineSpec::Llama(spec) => spec.running,
+            EngineSpec::Fake(spec) => spec.running,
+        }
+    }
+
+    /// Sequences that keep a prefix.
+    pub(super) fn retained(&self) -> u32 {
+        match &self.engine {
+            EngineSpec::Llama(spec) => spec.retained,
+            EngineSpec::Fake(spec) => spec.retained,
+        }
+    }
+}
+
+/// Describes a system step by step. Without a model or an engine it runs the fake engine.
+#[derive(Debug, Clone)]
+pub struct SystemBuilder {
+    args: SystemArgs,
+}
+
+impl Default for SystemBuilder {
+    fn default() -> Self {
+        Self { args: SystemArgs::new(EngineSpec::Fake(FakeSpec::default())) }
+    }
+}
+
+impl SystemBuilder {
+    /// llama.cpp with this GGUF file, everything else at its default.
+    #[must_use]
+    pub fn model(self, path: impl Into<PathBuf>) -> Self {
+        self.engine(EngineSpec::Llama(Box::new(LlamaSpec::new(path))))
+    }
+
+    /// This engine.
+    #[must_use]
+    pub fn engine(mut self, engine: EngineSpec) -> Self {
+        self.args.engine = engine;
+        self
+    }
+
+    /// Prefix of the actors' registered names.
+    #[must_use]
+    pub fn instance(mut self, instance: impl Into<String>) -> Self {
+        self.args.instance = instance.into();
+        self
+    }
+
+    /// Most requests in the system.
+    #[must_use]
+    pub fn max_queue(mut self, requests: u32) -> Self {
+        self.args.max_queue = requests;
+        self
+    }
+
+    /// The description as data.
+    pub fn build(self) -> SystemArgs {
+        self.args
+    }
+
+    /// Starts it, see [`System::start`].
+    ///
+    /// # Errors
+    /// As [`System::start`].
+    pub async fn start(self) -> Result<System, GenerateError> {
+        System::start(self.args).await
+    }
+
+    /// Starts it under a supervisor, see [`System::spawn_linked`].
+    ///
+    /// # Errors
+    /// As [`System::spawn_linked`].
+    pub async fn spawn_linked(self, supervisor: ActorCell) -> Result<System, GenerateError> {
+        System::spawn_linked(self.args, supervisor).await
+    }
+}

@@ -1,0 +1,74 @@
+//! What the system can do, derived from what its supervisors report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::names;
+use crate::supervision::{EventKind, SupervisionEventRecord};
+use crate::wiring::Wiring;
+
+/// What the system can do right now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Status {
+    /// The model loads for the first time.
+    Loading {
+        /// 0 to 1.
+        progress: f32,
+    },
+    /// Requests are served.
+    Ready,
+    /// The engine is being restarted; requests wait.
+    Restarting {
+        /// Why it went down.
+        cause: String,
+    },
+    /// The engine failed too often and is left down for a while.
+    Held {
+        /// Why it went down.
+        cause: String,
+        /// When it is tried again.
+        retry_after: Duration,
+    },
+    /// The first start failed, or the root gave up. Final.
+    Failed {
+        /// Why.
+        cause: String,
+    },
+    /// New requests are refused, running ones finish.
+    Draining,
+}
+
+/// Turns supervision records into statuses until the feed ends. `Ready` and `Restarting` are set where they happen,
+/// because their order matters; here come those that last.
+pub(super) async fn follow(
+    mut feed: broadcast::Receiver<SupervisionEventRecord>,
+    wiring: Arc<Wiring>,
+    instance: String,
+) {
+    let engine = format!("{instance}/{}", names::ENGINE);
+    loop {
+        match feed.recv().await {
+            Ok(record) => {
+                if let Some(status) = lasting_status(&record, &engine, &instance) {
+                    wiring.set_status(status);
+                }
+            }
+            Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "supervision records missed"),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn lasting_status(record: &SupervisionEventRecord, engine: &str, root: &str) -> Option<Status> {
+    let cause = || record.cause.clone().unwrap_or_else(|| "unknown".to_owned());
+    match record.kind {
+        EventKind::FirstStartFailed if record.path.starts_with(engine) => Some(Status::Failed { cause: cause() }),
+        EventKind::GaveUp if record.path == root => Some(Status::Failed { cause: cause() }),
+        EventKind::Held { retry_after } if record.path == engine => Some(Status::Held { cause: cause(), retry_after }),
+        EventKind::Resumed if record.path == engine => Some(Status::Restarting { cause: "tried again".to_owned() }),
+        _ => None,
+    }
+}

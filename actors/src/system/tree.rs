@@ -1,0 +1,118 @@
+//! The supervision tree: who starts after whom and is restarted how.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::SystemArgs;
+use crate::backend::{Backend, BackendArgs};
+use crate::kv_cache::{KvCache, KvCacheArgs, RetainBudget};
+use crate::names;
+use crate::scheduler::{Scheduler, SchedulerArgs};
+use crate::supervision::supervisor::SupervisorArgs;
+use crate::supervision::{
+    Addr, ChildSpec, DynamicSupervisor, DynamicSupervisorArgs, DynamicSupervisorMsg, EpochSource, Rules, Strategy,
+    SupervisionEventRecord, WhenExhausted,
+};
+use crate::system::Status;
+use crate::wiring::Wiring;
+
+/// How long an engine that failed too often is left down.
+const HOLD: Duration = Duration::from_secs(60);
+
+/// How long open requests may take to say goodbye when everything stops.
+const SESSIONS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The root with everything under it.
+pub(super) fn root(
+    args: &SystemArgs,
+    wiring: &Arc<Wiring>,
+    sessions: &Addr<DynamicSupervisorMsg>,
+    epochs: &EpochSource,
+    events: &broadcast::Sender<SupervisionEventRecord>,
+) -> SupervisorArgs {
+    let engine = SupervisorArgs {
+        path: format!("{}/{}", args.instance, names::ENGINE),
+        rules: Rules {
+            strategy: Strategy::RestForOne,
+            when_exhausted: WhenExhausted::Hold { retry_after: HOLD },
+            ..Rules::default()
+        },
+        children: vec![backend(args, wiring), kv_cache(args, wiring), scheduler(args, wiring)],
+        epochs: epochs.clone(),
+        events: events.clone(),
+    };
+    SupervisorArgs {
+        path: args.instance.clone(),
+        rules: Rules::default(),
+        children: vec![
+            ChildSpec::supervisor(&args.instance, names::ENGINE, Addr::new(), engine),
+            sessions_supervisor(args, sessions, events),
+        ],
+        epochs: epochs.clone(),
+        events: events.clone(),
+    }
+}
+
+fn backend(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
+    let backend = BackendArgs { engine: args.engine.clone(), wiring: wiring.clone() };
+    ChildSpec::actor(&args.instance, names::BACKEND, wiring.backend.clone(), move |_| (Backend, backend.clone()))
+        .on_down(mark_down(wiring, names::BACKEND, wiring.backend.clone()))
+}
+
+fn kv_cache(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
+    let budget = RetainBudget { entries: args.retained(), bytes: args.retained_bytes };
+    let kv_cache = KvCacheArgs { wiring: wiring.clone(), budget };
+    ChildSpec::actor(&args.instance, names::KV_CACHE, wiring.kv_cache.clone(), move |_| (KvCache, kv_cache.clone()))
+        .on_down(mark_down(wiring, names::KV_CACHE, wiring.kv_cache.clone()))
+}
+
+fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
+    let template = SchedulerArgs {
+        epoch: 0,
+        wiring: wiring.clone(),
+        running: args.running(),
+        step_tokens: args.step_tokens,
+        prefill_wait_ms: args.prefill_wait_ms,
+    };
+    let make = move |epoch| (Scheduler, SchedulerArgs { epoch, ..template.clone() });
+    ChildSpec::actor(&args.instance, names::SCHEDULER, wiring.scheduler.clone(), make).on_down(mark_down(
+        wiring,
+        names::SCHEDULER,
+        wiring.scheduler.clone(),
+    ))
+}
+
+fn sessions_supervisor(
+    args: &SystemArgs,
+    sessions: &Addr<DynamicSupervisorMsg>,
+    events: &broadcast::Sender<SupervisionEventRecord>,
+) -> ChildSpec {
+    let supervisor = DynamicSupervisorArgs {
+        path: format!("{}/{}", args.instance, names::SESSIONS),
+        stop_deadline: SESSIONS_DEADLINE,
+        events: events.clone(),
+    };
+    ChildSpec::actor(&args.instance, names::SESSIONS, sessions.clone(), move |_| {
+        (DynamicSupervisor, supervisor.clone())
+    })
+    .stop_deadline(SESSIONS_DEADLINE + Duration::from_secs(2))
+}
+
+/// Takes the address away and says that the engine is being restarted, before it is.
+fn mark_down<M: ractor::Message>(
+    wiring: &Arc<Wiring>,
+    id: &'static str,
+    addr: Addr<M>,
+) -> impl Fn(u64) + Send + Sync + use<M> {
+    let wiring = Arc::downgrade(wiring);
+    move |epoch| {
+        addr.clear(epoch);
+        let Some(wiring) = wiring.upgrade() else { return };
+        let was_serving = matches!(*wiring.status.borrow(), Status::Ready);
+        if was_serving {
+            wiring.set_status(Status::Restarting { cause: format!("{id} went down") });
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What the actors of one system share: addresses of each other, the loaded model, the status.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::backend::BackendMsg;
+use crate::engine::protocol::ModelInfo;
+use crate::kv_cache::KvCacheMsg;
+use crate::prompt::ChatTemplate;
+use crate::scheduler::SchedulerMsg;
+use crate::supervision::addr::Addr;
+use crate::system::Status;
+
+/// Shared by all actors of a system.
+#[derive(Debug)]
+pub struct Wiring {
+    /// Owner of the engine.
+    pub backend: Addr<BackendMsg>,
+    /// Prefix index.
+    pub kv_cache: Addr<KvCacheMsg>,
+    /// Who runs next.
+    pub scheduler: Addr<SchedulerMsg>,
+    /// The model, once loaded.
+    pub model: watch::Sender<Option<Arc<LoadedModel>>>,
+    /// What the system can do.
+    pub status: watch::Sender<Status>,
+    /// One permit: the device memory. Held until the last byte of a model is freed.
+    pub occupancy: Arc<Semaphore>,
+}
+
+/// A model and its compiled chat template.
+#[derive(Debug)]
+pub struct LoadedModel {
+    /// Facts.
+    pub info: Arc<ModelInfo>,
+    /// Lays conversations out.
+    pub template: ChatTemplate,
+}
+
+impl Wiring {
+    /// Nobody is there yet.
+    pub fn new() -> Self {
+        Self {
+            backend: Addr::new(),
+            kv_cache: Addr::new(),
+            scheduler: Addr::new(),
+            model: watch::Sender::new(None),
+            status: watch::Sender::new(Status::Loading { progress: 0.0 }),
+            occupancy: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// The loaded model, if there is one.
+    pub fn loaded(&self) -> Option<Arc<LoadedModel>> {
+        self.model.borrow().clone()
+    }
+
+    /// Changes the status, except that draining stays.
+    pub fn set_status(&self, status: Status) {
+        self.status.send_if_modified(|current| {
+            let change = *current != Status::Draining && *current != status;
+            if change {
+                *current = status;
+            }
+            change
+        });
+    }
+}
+
+impl Default for Wiring {
+    fn default() -> Self {
+        Self::new()
+    }
+}

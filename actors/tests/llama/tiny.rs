@@ -1,0 +1,120 @@
+//! A model of one layer with zero weights and a SentencePiece vocabulary, written by hand: for tokenizer rules that the
+//! downloaded model, a byte-pair one, does not have.
+
+const WIDTH: u64 = 32;
+
+/// Ordinary tokens, better ones first; `▁` is a space.
+const WORDS: [&str; 11] = ["▁hello", "hello", "▁he", "llo", "he", "ll", "▁", "h", "e", "l", "o"];
+
+/// Types of tokens, as the format numbers them.
+mod kind {
+    pub(super) const NORMAL: i32 = 1;
+    pub(super) const UNKNOWN: i32 = 2;
+    pub(super) const CONTROL: i32 = 3;
+    pub(super) const USER_DEFINED: i32 = 4;
+    pub(super) const BYTE: i32 = 6;
+}
+
+struct Writer {
+    pairs: Vec<u8>,
+    n_pairs: u64,
+    tensors: Vec<u8>,
+    n_tensors: u64,
+    data_len: u64,
+}
+
+/// The file's bytes. Tokens 0, 1 and 2 are `<unk>`, `<s>` and `</s>`.
+pub(crate) fn spm_model() -> Vec<u8> {
+    let mut writer = Writer { pairs: Vec::new(), n_pairs: 0, tensors: Vec::new(), n_tensors: 0, data_len: 0 };
+    let n_vocab = writer.vocabulary();
+    writer.string("general.architecture", "llama");
+    let layers_and_heads = ["block_count", "attention.head_count", "attention.head_count_kv"].map(|key| (key, 1));
+    for (key, value) in [("context_length", 256), ("embedding_length", 32), ("feed_forward_length", 32)] {
+        writer.number(&format!("llama.{key}"), value);
+    }
+    for (key, value) in layers_and_heads {
+        writer.number(&format!("llama.{key}"), value);
+    }
+    writer.pair("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
+    writer.tensor("token_embd.weight", &[WIDTH, n_vocab]);
+    writer.tensor("output_norm.weight", &[WIDTH]);
+    for name in ["attn_norm", "ffn_norm"] {
+        writer.tensor(&format!("blk.0.{name}.weight"), &[WIDTH]);
+    }
+    for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+        writer.tensor(&format!("blk.0.{name}.weight"), &[WIDTH, WIDTH]);
+    }
+    writer.finish()
+}
+
+impl Writer {
+    /// Writes the tokens; returns how many.
+    fn vocabulary(&mut self) -> u64 {
+        let mut tokens = vec![("<unk>".to_owned(), kind::UNKNOWN), ("<s>".to_owned(), kind::CONTROL)];
+        tokens.push(("</s>".to_owned(), kind::CONTROL));
+        tokens.extend((0..=255).map(|byte| (format!("<0x{byte:02X}>"), kind::BYTE)));
+        tokens.push(("\n\n".to_owned(), kind::USER_DEFINED));
+        tokens.extend(WORDS.map(|word| (word.to_owned(), kind::NORMAL)));
+        let (mut texts, mut scores, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+        for (rank, (token, kind)) in (0_u16..).zip(&tokens) {
+            text(&mut texts, token);
+            scores.extend((-f32::from(rank)).to_le_bytes());
+            kinds.extend(kind.to_le_bytes());
+        }
+        let count = tokens.len() as u64;
+        self.string("tokenizer.ggml.model", "llama");
+        self.array("tokenizer.ggml.tokens", 8, count, &texts);
+        self.array("tokenizer.ggml.scores", 6, count, &scores);
+        self.array("tokenizer.ggml.token_type", 5, count, &kinds);
+        count
+    }
+
+    fn pair(&mut self, key: &str, kind: u32, value: &[u8]) {
+        text(&mut self.pairs, key);
+        self.pairs.extend(kind.to_le_bytes());
+        self.pairs.extend(value);
+        self.n_pairs += 1;
+    }
+
+    fn number(&mut self, key: &str, value: u32) {
+        self.pair(key, 4, &value.to_le_bytes());
+    }
+
+    fn string(&mut self, key: &str, value: &str) {
+        let mut bytes = Vec::new();
+        text(&mut bytes, value);
+        self.pair(key, 8, &bytes);
+    }
+
+    fn array(&mut self, key: &str, kind: u32, count: u64, values: &[u8]) {
+        let value = [&kind.to_le_bytes()[..], &count.to_le_bytes(), values].concat();
+        self.pair(key, 9, &value);
+    }
+
+    fn tensor(&mut self, name: &str, shape: &[u64]) {
+        text(&mut self.tensors, name);
+        self.tensors.extend(u32::try_from(shape.len()).expect("few").to_le_bytes());
+        self.tensors.extend(shape.iter().flat_map(|dim| dim.to_le_bytes()));
+        self.tensors.extend(0_u32.to_le_bytes());
+        self.tensors.extend(self.data_len.to_le_bytes());
+        self.data_len += (shape.iter().product::<u64>() * 4).next_multiple_of(32);
+        self.n_tensors += 1;
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let mut file = b"GGUF".to_vec();
+        file.extend(3_u32.to_le_bytes());
+        file.extend(self.n_tensors.to_le_bytes());
+        file.extend(self.n_pairs.to_le_bytes());
+        file.extend(self.pairs);
+        file.extend(self.tensors);
+        let data = file.len().next_multiple_of(32);
+        file.resize(data + usize::try_from(self.data_len).expect("small"), 0);
+        file
+    }
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
