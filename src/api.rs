@@ -27,9 +27,6 @@ mod sequences;
 mod stream;
 mod vocabulary;
 
-#[cfg(test)]
-mod tests;
-
 /// What the endpoints work with; cheap to clone.
 #[derive(Debug, Clone)]
 struct Api {

@@ -81,7 +81,9 @@ impl Fields {
 
     /// Takes a whole number within `range`; `5.0` is one.
     pub(crate) fn integer(&mut self, names: Names<'_>, range: RangeInclusive<i64>) -> Result<Option<i64>, ApiError> {
-        let Some((name, value)) = self.any(names) else { return Ok(None) };
+        let Some((name, value)) = self.any(names) else {
+            return Ok(None);
+        };
         let name = format!("{}{name}", self.path);
         let Some(number) = whole(&value) else {
             return Err(wrong_type(&name, "an integer", &value));
@@ -103,7 +105,9 @@ impl Fields {
         expected: &str,
         read: impl FnOnce(&mut Value) -> Option<T>,
     ) -> Result<Option<T>, ApiError> {
-        let Some((name, mut value)) = self.any(names) else { return Ok(None) };
+        let Some((name, mut value)) = self.any(names) else {
+            return Ok(None);
+        };
         match read(&mut value) {
             Some(read) => Ok(Some(read)),
             None => Err(wrong_type(&format!("{}{name}", self.path), expected, &value)),

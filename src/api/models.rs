@@ -7,7 +7,7 @@ use warp::Reply;
 use warp::reply::Response;
 
 use crate::api::Api;
-use crate::http::context::Call;
+use crate::http::context::{Call, HttpSettings};
 use crate::http::error::ApiError;
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ struct Meta {
 /// `GET /v1/models`.
 pub(super) async fn list(api: Api, _call: Call) -> Result<Response, ApiError> {
     let model = api.app.system.model();
-    let card = Card::new(&api, model.as_deref());
+    let card = Card::new(&api.app.settings, api.created, model.as_deref());
     Ok(warp::reply::json(&json!({ "object": "list", "data": [card] })).into_response())
 }
 
@@ -52,18 +52,17 @@ pub(super) async fn card(api: Api, call: Call) -> Result<Response, ApiError> {
         return Err(ApiError::unknown_model(&name));
     }
     let model = api.app.system.model();
-    Ok(warp::reply::json(&Card::new(&api, model.as_deref())).into_response())
+    Ok(warp::reply::json(&Card::new(&api.app.settings, api.created, model.as_deref())).into_response())
 }
 
 impl<'a> Card<'a> {
-    fn new(api: &'a Api, model: Option<&ModelInfo>) -> Self {
-        let settings = &api.app.settings;
+    fn new(settings: &'a HttpSettings, created: u64, model: Option<&ModelInfo>) -> Self {
         let others = settings.model_names.iter().filter(|name| **name != settings.model_id);
         let context = model.map(|model| model.n_ctx_seq);
         Self {
             id: &settings.model_id,
             object: "model",
-            created: api.created,
+            created,
             owned_by: "cllm",
             aliases: others.map(String::as_str).collect(),
             max_model_len: context,

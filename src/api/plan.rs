@@ -199,7 +199,9 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
                 other => Err(wrong_type(name, "a string or an array of strings", &other)),
             })
             .collect::<Result<_, _>>()?,
-        Some((name, other)) => return Err(wrong_type(name, "a string or an array of strings", &other)),
+        Some((name, other)) => {
+            return Err(wrong_type(name, "a string or an array of strings", &other));
+        }
     };
     if texts.len() > MAX_STOPS {
         let message = format!("`stop` takes at most {MAX_STOPS} texts, got {}", texts.len());

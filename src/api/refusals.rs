@@ -53,7 +53,9 @@ fn check_tool_choice(fields: &mut Fields) -> Result<(), ApiError> {
 }
 
 fn check_response_format(fields: &mut Fields) -> Result<(), ApiError> {
-    let Some(format) = fields.object(&["response_format"])? else { return Ok(()) };
+    let Some(format) = fields.object(&["response_format"])? else {
+        return Ok(());
+    };
     match Fields::within("response_format", format).string(&["type"])?.as_deref() {
         None | Some("text") => Ok(()),
         Some("json_object" | "json_schema") => Err(unsupported("response_format", " of a type other than text")),

@@ -98,7 +98,9 @@ fn window(fields: &mut Fields, name: &str) -> Result<Option<i32>, ApiError> {
 
 /// A seed: any 64-bit integer, signed or not. -1 asks for a random one, as in llama.cpp.
 fn seed(fields: &mut Fields) -> Result<Option<Option<u64>>, ApiError> {
-    let Some((name, value)) = fields.any(&["seed"]) else { return Ok(None) };
+    let Some((name, value)) = fields.any(&["seed"]) else {
+        return Ok(None);
+    };
     match whole(&value) {
         Some(-1) => Ok(Some(None)),
         Some(seed) if seed >= i128::from(i64::MIN) && seed <= i128::from(u64::MAX) => Ok(Some(Some(seed as u64))),

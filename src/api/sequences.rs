@@ -81,7 +81,9 @@ impl<E: Stream<Item = GenerationEvent> + Unpin> Stream for Sequence<E> {
     type Item = (usize, GenerationEvent);
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(events) = &mut self.events else { return Poll::Ready(None) };
+        let Some(events) = &mut self.events else {
+            return Poll::Ready(None);
+        };
         events.poll_next_unpin(context).map(|event| {
             let event = event.unwrap_or_else(|| GenerationEvent::Failed(vanished()));
             if matches!(event, GenerationEvent::Finished(_) | GenerationEvent::Failed(_)) {

@@ -74,6 +74,11 @@ impl Frames {
         self.has_data = true;
     }
 
+    /// What waits, leaving nothing behind.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// A comment; clients ignore it.
     pub(crate) fn comment(&mut self, text: impl std::fmt::Display) {
         write!(self.bytes, ": {text}\n\n").expect("a Vec takes it all");
@@ -182,7 +187,9 @@ where
             if self.writer.over {
                 self.sequences = None;
             }
-            let Some(sequences) = &mut self.sequences else { return };
+            let Some(sequences) = &mut self.sequences else {
+                return;
+            };
             match sequences.poll_next_unpin(context) {
                 Poll::Ready(Some((index, event))) => self.writer.write(index, event),
                 Poll::Ready(None) => self.writer.over = true,
@@ -212,6 +219,6 @@ where
             this.writer.frames.comment("ping");
         }
         this.ping.as_mut().reset(Instant::now() + PING_AFTER);
-        Poll::Ready(Some(std::mem::take(&mut this.writer.frames.bytes).into()))
+        Poll::Ready(Some(this.writer.frames.take().into()))
     }
 }

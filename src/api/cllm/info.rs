@@ -13,7 +13,7 @@ use crate::api::cllm::success;
 use crate::http::context::Call;
 use crate::http::error::ApiError;
 
-/// The endpoints that `/` lists; a test holds them against the routes.
+/// The endpoints that `/` lists.
 pub(crate) const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("POST", "/v1/chat/completions", "chat, OpenAI's shape"),
     ("POST", "/v1/completions", "text completion, OpenAI's shape"),
@@ -27,6 +27,9 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("POST", "/generate_stream", "the same as server-sent events"),
     ("POST", "/encode", "text to tokens, cLLM's shape"),
     ("GET", "/model/info", "facts about the model"),
+    ("GET", "/livez", "whether the process answers"),
+    ("GET", "/readyz", "whether requests are served"),
+    ("GET", "/health", "the same as /readyz"),
     ("GET", "/", "this list"),
 ];
 
@@ -91,7 +94,7 @@ fn llama_data(llama: &LlamaSpec) -> Value {
 }
 
 /// From llama.cpp's description, which ends in the file's type ("llama 135M Q4_K - Medium").
-fn quantization(description: &str) -> Value {
+pub(super) fn quantization(description: &str) -> Value {
     let quantized = description.split(' ').skip_while(|word| !is_quantized_type(word)).collect::<Vec<_>>().join(" ");
     match quantized.as_str() {
         "" => json!({ "enabled": false, "type": null }),

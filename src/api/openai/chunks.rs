@@ -146,7 +146,9 @@ fn last_chunks<C: serde::Serialize>(
     frames: &mut Frames,
 ) {
     let last = envelope(stamp, object, choices, include_usage);
-    let Some(bill) = bill else { return frames.json(&last) };
+    let Some(bill) = bill else {
+        return frames.json(&last);
+    };
     let timings = Some(bill.timings_object());
     if include_usage {
         frames.json(&last);

@@ -1,1 +1,86 @@
+use serde_json::json;
 
+use super::*;
+
+fn read_from(body: Value) -> Result<SamplingParams, ApiError> {
+    let mut fields = Fields::of(serde_json::from_value(body).unwrap());
+    let sampling = read(&mut fields, SamplingParams::default())?;
+    assert_eq!(fields.unknown(), 0, "a sampling field was not read");
+    Ok(sampling)
+}
+
+#[test]
+fn every_field_arrives_in_its_place() {
+    let body = json!({
+        "temperature": 0.1, "top_k": 2, "top_p": 0.3, "min_p": 0.4, "typical_p": 0.5, "repeat_penalty": 0.6,
+        "repeat_last_n": 7, "frequency_penalty": 0.8, "presence_penalty": 0.9, "dry_multiplier": 1.0, "dry_base": 1.1,
+        "dry_allowed_length": 12, "dry_penalty_last_n": -1, "dry_sequence_breakers": ["."], "xtc_probability": 0.14,
+        "xtc_threshold": 0.15, "seed": 16, "logit_bias": { "17": 18 }, "ignore_eos": true,
+    });
+    let expected = SamplingParams {
+        temperature: 0.1,
+        top_k: 2,
+        top_p: 0.3,
+        min_p: 0.4,
+        typical_p: 0.5,
+        repeat_penalty: 0.6,
+        repeat_last_n: 7,
+        frequency_penalty: 0.8,
+        presence_penalty: 0.9,
+        dry: cllm_actors::sampling::DryParams {
+            multiplier: 1.0,
+            base: 1.1,
+            allowed_length: 12,
+            penalty_last_n: -1,
+            sequence_breakers: vec![".".to_owned()],
+        },
+        xtc_probability: 0.14,
+        xtc_threshold: 0.15,
+        seed: Some(16),
+        logit_bias: vec![(17, 18.0)],
+        ignore_eos: true,
+    };
+    assert_eq!(read_from(body).unwrap(), expected);
+}
+
+#[test]
+fn absent_fields_keep_the_defaults() {
+    assert_eq!(read_from(json!({})).unwrap(), SamplingParams::default());
+}
+
+#[test]
+fn other_servers_names_work() {
+    let sampling = read_from(json!({ "repetition_penalty": 1.2, "top_k": -1 })).unwrap();
+    assert_eq!((sampling.repeat_penalty, sampling.top_k), (1.2, 0));
+}
+
+#[test]
+fn a_seed_is_any_64_bit_integer_and_minus_one_is_random() {
+    assert_eq!(read_from(json!({ "seed": -1 })).unwrap().seed, None);
+    assert_eq!(read_from(json!({ "seed": u64::MAX })).unwrap().seed, Some(u64::MAX));
+    assert_eq!(read_from(json!({ "seed": -2 })).unwrap().seed, Some(u64::MAX - 1));
+    assert_eq!(read_from(json!({ "seed": 1.5 })).unwrap_err().param(), Some("seed"));
+}
+
+#[test]
+fn a_bias_comes_as_object_or_pairs_and_false_bans() {
+    let object = read_from(json!({ "logit_bias": { "5": -100, "6": 0.5 } })).unwrap();
+    assert_eq!(object.logit_bias, [(5, -100.0), (6, 0.5)]);
+    let pairs = read_from(json!({ "logit_bias": [[5, false], [6, 1]] })).unwrap();
+    assert_eq!(pairs.logit_bias, [(5, f32::NEG_INFINITY), (6, 1.0)]);
+}
+
+#[test]
+fn a_bias_that_names_no_token_is_refused() {
+    for bias in [json!({ "x": 1 }), json!({ "5": "1" }), json!([["hello", 1]]), json!([5]), json!({ "5": 101 })] {
+        let error = read_from(json!({ "logit_bias": bias })).unwrap_err();
+        assert_eq!(error.param(), Some("logit_bias"), "{bias}");
+    }
+}
+
+#[test]
+fn a_value_out_of_range_names_field_and_range() {
+    let error = read_from(json!({ "temperature": 2.5 })).unwrap_err();
+    assert_eq!((error.status().as_u16(), error.param(), error.code()), (400, Some("temperature"), "invalid_value"));
+    assert!(error.message().contains('0') && error.message().contains('2'), "{}", error.message());
+}

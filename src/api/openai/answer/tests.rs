@@ -1,1 +1,54 @@
+use std::time::Duration;
 
+use cllm_actors::FinishReason;
+use cllm_actors::engine::protocol::{TokenBytes, TokenLogprob};
+use cllm_actors::request::{Finished, Timings, Usage};
+
+use super::*;
+
+fn stamp() -> Stamp {
+    Stamp { id: "x-1".to_owned(), created: 7, model: "m".to_owned() }
+}
+
+fn token(text: &str, logprob: Option<f32>) -> TokenLogprob {
+    TokenLogprob { id: 1, bytes: TokenBytes::from_slice(text.as_bytes()), logprob, top: Vec::new() }
+}
+
+fn outcome(text: &str, reason: FinishReason) -> Outcome {
+    let usage = Usage { prompt_tokens: 4, cached_tokens: 1, completion_tokens: 2 };
+    let ms = Duration::from_millis;
+    let timings = Timings { queue: ms(1), prefill: ms(30), decode: ms(10) };
+    Outcome {
+        text: text.to_owned(),
+        logprobs: vec![token(text, Some(-1.0))],
+        prompt_logprobs: vec![token("p", None), token("q", Some(-2.0))],
+        finished: Finished { reason, usage, timings },
+    }
+}
+
+/// The fingerprint changes with every version.
+fn without_fingerprint(mut answer: Value) -> Value {
+    assert!(answer["system_fingerprint"].take().is_string());
+    answer
+}
+
+#[test]
+fn a_chat_answer_has_openais_shape() {
+    let outcomes = vec![outcome("a", FinishReason::EndToken), outcome("b", FinishReason::Length)];
+    insta::assert_json_snapshot!(without_fingerprint(chat(&stamp(), outcomes, false).unwrap()));
+}
+
+#[test]
+fn a_text_answer_with_echo_begins_with_the_prompt_and_its_scores() {
+    let extras = TextExtras { echo: Some(vec!["pq".into()]), logprobs: true, bos: None };
+    let outcomes = [outcome("a", FinishReason::StopText("b".to_owned()))];
+    insta::assert_json_snapshot!(without_fingerprint(text(&stamp(), &outcomes, 1, &extras).unwrap()));
+}
+
+#[test]
+fn a_text_answer_without_extras_is_plain() {
+    let outcomes = [outcome("a", FinishReason::Length)];
+    let answer = text(&stamp(), &outcomes, 1, &TextExtras::default()).unwrap();
+    assert_eq!(answer["choices"][0]["text"], "a");
+    assert_eq!(answer["choices"][0]["logprobs"], Value::Null);
+}
