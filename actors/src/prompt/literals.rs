@@ -13,13 +13,8 @@ const BEFORE: [&str; 11] = [
     "partition(",
     "removeprefix(",
     "removesuffix(",
-<<<<<<< HEAD
     "startingwith(",
     "endingwith(",
-=======
-    "startingwith",
-    "endingwith",
->>>>>>> api
 ];
 
 /// What stands after it.
@@ -51,7 +46,9 @@ fn in_tag(tag: &str, found: &mut Vec<String>) {
     while let Some(offset) = tag[at..].find(['\'', '"']) {
         let open = at + offset;
         let quote = tag.as_bytes()[open];
-        let Some(close) = closing_quote(tag, open + 1, quote) else { return };
+        let Some(close) = closing_quote(tag, open + 1, quote) else {
+            return;
+        };
         let before = tag[..open].trim_end();
         let after = tag[close + 1..].trim_start();
         let literal = unescape(&tag[open + 1..close]);
@@ -89,4 +86,16 @@ fn unescape(literal: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::inspected;
+
+    #[test]
+    fn texts_that_a_template_looks_for_are_found() {
+        let source = r#"{# '<a>' in x #}{% if '<b>' in x or "<c'>" not in x %}{{ x.split('<d>')[0] + '<e>' }}{% endif %}
+            '<f>' in x {{ x | replace('\n<g>', '<h>') }}{% if x is startingwith("<i>") %}{% set y = '<j>' %}{{ 'k' in x }}"#;
+        assert_eq!(inspected(source), ["\n<g>", "<b>", "<c'>", "<d>", "<i>"]);
+    }
 }
