@@ -64,7 +64,7 @@ pub(super) async fn start(
         biased;
         joined = task.join_next() => return done.send(started(child, epoch, joined)),
         _ = cancel => "the start was cancelled".to_owned(),
-        () = deadline(spec.start_deadline) => format!("it did not start within {:?}", spec.start_deadline.unwrap_or_default()),
+        limit = deadline(spec.start_deadline) => format!("it did not start within {limit:?}"),
     };
     task.abort_all();
     let completion = match timeout(spec.stop_deadline, task.join_next()).await {
@@ -75,11 +75,11 @@ pub(super) async fn start(
     done.send(completion);
 }
 
-async fn deadline(after: Option<Duration>) {
-    match after {
-        Some(after) => sleep(after).await,
-        None => std::future::pending().await,
-    }
+/// Returns the limit when it is over; without one, never.
+async fn deadline(limit: Option<Duration>) -> Duration {
+    let Some(limit) = limit else { return std::future::pending().await };
+    sleep(limit).await;
+    limit
 }
 
 type Joined = Option<Result<Result<(ActorCell, JoinHandle<()>), StartError>, tokio::task::JoinError>>;

@@ -106,7 +106,7 @@ impl Worker {
             WorkerMsg::Hang => std::future::pending().await,
             WorkerMsg::Block { begun, until } => {
                 begun.send(()).unwrap();
-                drop(until.recv());
+                let _ = until.recv();
             }
             WorkerMsg::Epoch { reply_to } => drop(reply_to.send(state.epoch)),
         }

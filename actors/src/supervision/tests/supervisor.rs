@@ -236,6 +236,10 @@ async fn a_child_that_blocks_its_thread_is_given_up_as_a_zombie() {
     })
     .await;
     tree.wait_for(0, EventKind::Started).await;
+    // Both round trips, or the supervisor's wake-up by `ActorStarted` may be in the run slot of the very thread that is
+    // going to be blocked, where tokio lets nobody else take it from.
+    tree.epoch(0).await;
+    tree.children().await;
     let (release, until) = std::sync::mpsc::channel();
     let (begun, blocked) = tokio::sync::oneshot::channel();
     tree.tell(0, WorkerMsg::Block { begun, until });
