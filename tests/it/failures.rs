@@ -90,6 +90,15 @@ async fn a_full_server_answers_429_and_finishes_what_it_admitted() {
 }
 
 #[tokio::test]
+async fn more_choices_than_the_server_ever_admits_are_the_clients_mistake() {
+    let server = Server::start(&["scheduler.max_queue=2"]).await;
+    let answer = server.post(PATH, text_body("too many", json!({ "n": 3 }))).await;
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status.as_u16(), &error["param"], &error["code"]), (400, &json!("n"), &json!("invalid_value")));
+    assert_eq!(probe(&server).await, 200);
+}
+
+#[tokio::test]
 async fn of_many_at_once_each_is_refused_or_gets_its_own_text() {
     let server = Server::start(&["scheduler.max_queue=8", "backend.fake.step_time_us=2000"]).await;
     let answers = (0..40).map(async |number: usize| {
