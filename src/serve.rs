@@ -30,6 +30,9 @@ pub use signals::{Signal, Signals};
 /// How long the actors get to stop when no request runs any more.
 const ACTORS_STOP_TIME: Duration = Duration::from_secs(5);
 
+/// How long a root that takes no children any more gets to say why.
+const CAUSE_WAIT: Duration = Duration::from_secs(1);
+
 /// Builds the routes of the API.
 pub type ApiRoutes = fn(AppState, EngineSpec) -> Vec<Route>;
 
@@ -87,10 +90,9 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
     all.extend(routes(AppState { system: system.clone(), settings: Arc::clone(&settings) }, engine));
     let http = HttpServerArgs::new(listener, all, Arc::clone(&settings));
     let connections = Arc::clone(&http.connections);
-    start_http(&system, http).await?;
 
     tokio::select! {
-        loaded = first_load(system.status()) => if let Err(error) = loaded {
+        loaded = listen_and_load(&system, http) => if let Err(error) = loaded {
             end(&system, &connections).await;
             return Err(error);
         },
@@ -112,6 +114,19 @@ async fn bind(host: &str, port: u16) -> Result<TcpListener, ServeError> {
 
 fn listen_error(config: &Config, source: io::Error) -> ServeError {
     ServeError::Listen { host: config.server.host.clone(), port: config.server.port, source }
+}
+
+/// Answers probes from the start and waits for the model. A load that fails at once takes the root down before `http`
+/// has its place under it: then the load's cause is the one to tell.
+async fn listen_and_load(system: &System, http: HttpServerArgs) -> Result<(), ServeError> {
+    let loaded = first_load(system.status());
+    match start_http(system, http).await {
+        Ok(()) => loaded.await,
+        Err(error) => {
+            let loaded = tokio::time::timeout(CAUSE_WAIT, loaded).await;
+            Err(loaded.ok().and_then(Result::err).unwrap_or(error))
+        }
+    }
 }
 
 /// Puts the `http` actor under the root supervisor.

@@ -160,7 +160,7 @@ impl System {
     /// Takes `count` permits, or none.
     ///
     /// # Errors
-    /// `Overloaded`, `ModelLoading`, `EngineDown` or `ShuttingDown`.
+    /// `Overloaded`, `ModelLoading`, `EngineDown` or `ShuttingDown`; `InvalidRequest` for more than there are in all.
     pub fn admit(&self, count: u32) -> Result<Vec<Permit>, GenerateError> {
         match &*self.inner.wiring.status.borrow() {
             Status::Loading { .. } => return Err(GenerateError::ModelLoading),
@@ -172,6 +172,11 @@ impl System {
             Status::Ready | Status::Restarting { .. } => {}
         }
         let admission = &self.inner.admission;
+        if count > admission.limit() {
+            // No waiting helps: "try again later" would be a lie.
+            let message = format!("{count} sequences are more than the server's limit of {}", admission.limit());
+            return Err(GenerateError::InvalidRequest { param: "n".to_owned(), message });
+        }
         admission.try_acquire(count).ok_or_else(|| GenerateError::Overloaded {
             limit: admission.limit(),
             retry_after: admission.retry_after(count),

@@ -1,5 +1,18 @@
-//! The one integration binary: the real server, its own actor tree for each test, on port 0.
+//! The one integration binary: the real server as a child process on port 0, spoken to over sockets.
 #![cfg(test)]
 
+mod client;
+mod expected;
+mod server;
+
+mod auth_cors_ids;
+mod chat;
+mod cllm_api;
 mod command_line;
+mod completions;
+mod cut_characters;
+mod errors;
+mod failures;
+mod isolation;
+mod start;
 mod tidy;
