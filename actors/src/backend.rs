@@ -369,6 +369,17 @@ fn publish_model(wiring: &Wiring, info: ModelInfo) -> Result<(), ActorProcessing
         info.eos_text.as_deref(),
         info.control_tokens.clone(),
     )?;
+    tracing::info!(
+        model = info.name,
+        description = info.description,
+        n_ctx = info.n_ctx,
+        n_ctx_seq = info.n_ctx_seq,
+        n_seq_max = info.n_seq_max,
+        n_batch = info.n_batch,
+        kv_mib = (u64::from(info.n_ctx) * info.kv_bytes_per_token) >> 20,
+        system = info.system,
+        "model loaded"
+    );
     wiring.model.send_replace(Some(Arc::new(LoadedModel { info: info.into(), template })));
     Ok(())
 }

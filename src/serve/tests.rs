@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use cllm_actors::system::Status;
 use tokio::sync::watch;
 
@@ -8,17 +6,12 @@ use crate::serve::Signal;
 
 #[tokio::test]
 async fn a_model_that_fails_at_the_first_try_ends_the_server_with_its_cause() {
-    for failed in [
-        Status::Restarting { cause: "not a GGUF file".to_owned() },
-        Status::Held { cause: "not a GGUF file".to_owned(), retry_after: Duration::from_secs(60) },
-    ] {
-        let (status, follow) = watch::channel(Status::Loading { progress: 0.0 });
-        let waiting = tokio::spawn(first_load(follow));
-        status.send_replace(Status::Loading { progress: 0.5 });
-        status.send_replace(failed);
-        let error = waiting.await.unwrap().unwrap_err();
-        assert_eq!(error.to_string(), "failed to load the model: not a GGUF file");
-    }
+    let (status, follow) = watch::channel(Status::Loading { progress: 0.0 });
+    let waiting = tokio::spawn(first_load(follow));
+    status.send_replace(Status::Loading { progress: 0.5 });
+    status.send_replace(Status::Failed { cause: "not a GGUF file".to_owned() });
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "failed to load the model: not a GGUF file");
 }
 
 #[tokio::test]
