@@ -1,9 +1,9 @@
 //! The generation API: what each endpoint takes and answers. No connection, no key, no log line is handled here
 //! ([`crate::http`] does that), no token is drawn ([`cllm_actors`] does that).
 //!
-//! A request's way: [`fields`] reads the body's fields one by one, `openai` or [`cllm`] make a [`plan`] of them,
-//! [`generation`] takes the permits and starts the [`sequences`], and their events become one document
-//! (`openai/answer.rs`) or server-sent events ([`stream`], in the dialect of the endpoint).
+//! A request's way: `fields` reads the body's fields one by one, `openai` or `cllm` make a `plan` of them,
+//! `generation` takes the permits and starts the `sequences`, and their events become one document
+//! (`openai/answer.rs`) or server-sent events (`stream`, in the dialect of the endpoint).
 
 use std::future::Future;
 

@@ -1,8 +1,8 @@
 //! The chat template: messages in, text parts for the tokenizer out. Rendered in Rust; no engine is asked.
 //!
-//! Templates are written for Hugging Face `transformers` (Jinja2 in Python); [`environment`] gives them what they
-//! expect there. [`messages`] brings what clients send into the one form that templates understand, [`context`] hands it
-//! to the template, and [`guard`] sees to it that a user's text is never read as a special token.
+//! Templates are written for Hugging Face `transformers` (Jinja2 in Python); `environment` gives them what they
+//! expect there. `messages` brings what clients send into the one form that templates understand, `context` hands it
+//! to the template, and `guard` sees to it that a user's text is never read as a special token.
 //!
 //! # Whose text is it?
 //! The tokenizer turns the text `<|im_end|>` into the control token when a template writes it, and must not when a user
