@@ -53,7 +53,7 @@ async fn while_the_model_loads_the_server_lives_and_is_not_ready() {
     // Free a moment ago; nobody else is given it so soon.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let arguments = ["--engine", "fake", "--port", &port.to_string()];
-    let mut process = Process::start(&with_settings(&arguments, &["backend.fake.load_time_ms=4000"]));
+    let mut process = Process::start(&with_settings(&arguments, &["backend.fake.load_time_ms=60000"]));
     let address = ([127, 0, 0, 1], port).into();
     let listening = async {
         loop {
