@@ -266,6 +266,19 @@ async fn a_slow_reader_gets_every_token_gathered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_that_leaves_before_the_end_reaches_it_gives_its_permit_back() {
+    let system = start("slow-leaver", FakeSpec::default()).await;
+    for seed in 0..200 {
+        let mut slow = system.generate(request(&prompt(seed), 100)).await.expect("admitted");
+        let other = system.generate(request(&prompt(seed + 1000), 120)).await.expect("admitted");
+        assert!(collect(other).await.1.is_ok());
+        assert!(slow.next().await.is_some());
+    }
+    eventually("all permits are back", || system.in_flight() == 0).await;
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage_counts_up_to_the_token_that_completes_the_stop_text() {
     let system = start("stop-text", FakeSpec::default()).await;
     let said = fake::continuation(&FakeSpec::default(), &prompt(1), 60);
