@@ -236,7 +236,7 @@ async fn deadlines_of_queue_and_total_are_told_apart() {
     let spec = FakeSpec { running: 1, step_time: Duration::from_millis(5), ..FakeSpec::default() };
     let system = start("deadlines", spec).await;
     let mut long = request(&prompt(1), 4000);
-    long.deadlines.total = Duration::from_millis(600);
+    long.deadlines.total = Duration::from_secs(3);
     let long = system.generate(long).await.expect("admitted");
     let mut queued = request(&prompt(2), 1);
     queued.deadlines.queue = Some(Duration::from_millis(50));
