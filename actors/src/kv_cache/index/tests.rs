@@ -67,6 +67,23 @@ fn room_is_made_least_recently_used_first() {
     assert_eq!(index.make_room(100), vec![1]);
 }
 
+fn long(seed: i32, length: i32) -> Vec<Token> {
+    (0..length).map(|at| seed * 1000 + at).collect()
+}
+
+#[test]
+fn short_prefixes_that_nobody_came_back_to_give_way_to_long_and_wanted_ones() {
+    let mut index = PrefixIndex::new(40, PLENTY);
+    index.release(0, long(1, 600));
+    index.release(1, long(2, 100));
+    let reservation = index.reserve(&long(2, 101).into(), Reuse::Allowed).expect("free");
+    assert_eq!(reservation.placement, Placement::InPlace);
+    index.release(1, long(2, 105));
+    let evicted: Vec<SequenceId> = (2..30).flat_map(|at| index.release(at, long(at as i32 + 1, 50))).collect();
+    assert_eq!(evicted, (2..22).collect::<Vec<_>>());
+    assert_eq!(index.retained().0, 2 + CHEAP_ENTRIES);
+}
+
 proptest! {
     #[test]
     fn budget_holds_and_busy_sequences_are_never_given_twice(
