@@ -111,7 +111,7 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
     announce(address, &settings.model_id);
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        cause = gave_up(system.status()) => {
+        cause = gave_up(&system) => {
             end(&system, &connections).await;
             return Err(ServeError::GaveUp { cause });
         }
@@ -160,11 +160,16 @@ async fn first_load(mut status: watch::Receiver<Status>) -> Result<(), ServeErro
     }
 }
 
-/// Completes when the root supervisor has given up.
-async fn gave_up(mut status: watch::Receiver<Status>) -> String {
-    match status.wait_for(|status| matches!(status, Status::Failed { .. })).await.as_deref() {
-        Ok(Status::Failed { cause }) => cause.clone(),
-        _ => "the actors are gone".to_owned(),
+/// Completes when the root supervisor has given up or is gone.
+async fn gave_up(system: &System) -> String {
+    let mut status = system.status();
+    let root = system.root();
+    tokio::select! {
+        failed = status.wait_for(|status| matches!(status, Status::Failed { .. })) => match failed.as_deref() {
+            Ok(Status::Failed { cause }) => cause.clone(),
+            _ => "the actors are gone".to_owned(),
+        },
+        _ = root.wait(None) => "the root supervisor is gone".to_owned(),
     }
 }
 

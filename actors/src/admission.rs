@@ -22,7 +22,15 @@ pub struct Admission {
 pub struct Permit {
     _permit: OwnedSemaphorePermit,
     taken_at: Instant,
+    limit: u32,
     holding: Arc<HoldingTime>,
+}
+
+impl Permit {
+    /// Permits in all.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
 }
 
 /// Moving average of how long permits are held, µs; 0: none came back yet.
@@ -58,7 +66,7 @@ impl Admission {
     pub fn try_acquire(&self, count: u32) -> Option<Vec<Permit>> {
         let mut all = self.permits.clone().try_acquire_many_owned(count).ok()?;
         let taken_at = Instant::now();
-        let permit = |permit| Permit { _permit: permit, taken_at, holding: self.holding.clone() };
+        let permit = |permit| Permit { _permit: permit, taken_at, limit: self.limit, holding: self.holding.clone() };
         Some((0..count).filter_map(|_| all.split(1)).map(permit).collect())
     }
 

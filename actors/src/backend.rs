@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
@@ -26,6 +26,9 @@ use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
 use crate::system::Status;
 use crate::wiring::{LoadedModel, Wiring};
+
+/// Text and tokens that may wait for the vocabulary thread, in bytes.
+const VOCABULARY_BYTES: usize = 64 << 20;
 
 /// Longest wait for the previous engine to free its memory.
 const OCCUPANCY_DEADLINE: Duration = Duration::from_secs(60);
@@ -125,7 +128,9 @@ pub struct BackendState {
     scheduler: Option<SchedulerRef>,
     host: EngineHost,
     sessions: HashMap<RequestId, ActorRef<SessionMsg>>,
-    questions: HashMap<u64, Question>,
+    questions: HashMap<u64, (Question, usize)>,
+    /// Sum over `questions`.
+    asked_bytes: usize,
     next_question: u64,
 }
 
@@ -152,6 +157,7 @@ impl Backend {
             host,
             sessions: HashMap::new(),
             questions: HashMap::new(),
+            asked_bytes: 0,
             next_question: 0,
         })
     }
@@ -168,12 +174,14 @@ impl Backend {
             BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
             BackendMsg::Cancel { epoch, request } => state.command(EngineCommand::Cancel { epoch, request }),
             BackendMsg::Evict { epoch, sequence } => state.command(EngineCommand::Evict { epoch, sequence }),
-            BackendMsg::SetLimits(limits) => state.command(EngineCommand::SetLimits(limits)),
+            BackendMsg::SetLimits(limits) => state.on_set_limits(limits),
             BackendMsg::Tokenize { parts, special, reply_to } => {
-                state.ask(Question::Tokens(reply_to), |id| EngineCommand::Tokenize { id, parts, special })
+                let bytes = parts.iter().map(|part| part.text.len()).sum();
+                state.ask(Question::Tokens(reply_to), bytes, |id| EngineCommand::Tokenize { id, parts, special })
             }
             BackendMsg::Detokenize { tokens, reply_to } => {
-                state.ask(Question::Text(reply_to), |id| EngineCommand::Detokenize { id, tokens })
+                let bytes = tokens.len() * size_of::<Token>();
+                state.ask(Question::Text(reply_to), bytes, |id| EngineCommand::Detokenize { id, tokens })
             }
             BackendMsg::Engine(event) => state.on_engine(event),
         }
@@ -183,6 +191,14 @@ impl Backend {
 impl BackendState {
     fn command(&mut self, command: EngineCommand) -> Result<(), ActorProcessingErr> {
         Ok(self.host.send(command)?)
+    }
+
+    /// Limits are advice: a full queue may lose them, the next ones come with the next change.
+    fn on_set_limits(&mut self, limits: Limits) -> Result<(), ActorProcessingErr> {
+        match self.host.send(EngineCommand::SetLimits(limits)) {
+            Ok(()) | Err(HostError::Full) => Ok(()),
+            Err(HostError::Gone) => Err(HostError::Gone.into()),
+        }
     }
 
     fn on_reset(&mut self, epoch: Epoch, scheduler: SchedulerRef) -> Result<(), ActorProcessingErr> {
@@ -199,13 +215,22 @@ impl BackendState {
     fn ask(
         &mut self,
         question: Question,
+        bytes: usize,
         command: impl FnOnce(u64) -> EngineCommand,
     ) -> Result<(), ActorProcessingErr> {
+        if question.is_abandoned() {
+            return Ok(());
+        }
+        if self.asked_bytes > 0 && self.asked_bytes + bytes > VOCABULARY_BYTES {
+            question.refuse();
+            return Ok(());
+        }
         let id = self.next_question;
         self.next_question += 1;
         match self.host.send(command(id)) {
             Ok(()) => {
-                self.questions.insert(id, question);
+                self.questions.insert(id, (question, bytes));
+                self.asked_bytes += bytes;
                 Ok(())
             }
             Err(HostError::Full) => {
@@ -270,14 +295,20 @@ impl BackendState {
         }
     }
 
+    fn take_question(&mut self, id: u64) -> Option<Question> {
+        let (question, bytes) = self.questions.remove(&id)?;
+        self.asked_bytes -= bytes;
+        Some(question)
+    }
+
     fn on_tokenized(&mut self, id: u64, result: Result<Vec<Token>, String>) {
-        if let Some(Question::Tokens(reply_to)) = self.questions.remove(&id) {
+        if let Some(Question::Tokens(reply_to)) = self.take_question(id) {
             reply_to.send(result.map_err(VocabularyError::Refused));
         }
     }
 
     fn on_detokenized(&mut self, id: u64, result: Result<Vec<u8>, String>) {
-        if let Some(Question::Text(reply_to)) = self.questions.remove(&id) {
+        if let Some(Question::Text(reply_to)) = self.take_question(id) {
             let _ = reply_to.send(result.map_err(VocabularyError::Refused));
         }
     }
@@ -307,6 +338,15 @@ impl TokensTo {
 }
 
 impl Question {
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Tokens(TokensTo::Caller(port)) => port.is_closed(),
+            Self::Tokens(TokensTo::Session(session)) => session.get_status() == ActorStatus::Stopped,
+            Self::Text(port) => port.is_closed(),
+        }
+    }
+
     fn refuse(self) {
         match self {
             Self::Tokens(reply_to) => reply_to.send(Err(VocabularyError::Busy)),

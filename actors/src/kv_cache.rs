@@ -148,8 +148,8 @@ impl KvCacheState {
         }
         self.epoch = epoch;
         self.scheduler = Some(scheduler);
-        let evict = self.index.refill(sequences);
-        self.tell(SchedulerMsg::CacheReady { epoch, evict });
+        self.index.refill(sequences);
+        self.tell(SchedulerMsg::CacheReady { epoch });
     }
 
     fn on_reserve(&mut self, request: RequestId, tokens: &Arc<[Token]>, reuse: Reuse) {

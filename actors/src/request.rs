@@ -1,7 +1,7 @@
 //! What a caller asks for and what it gets back: the vocabulary of the public handle.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::protocol::{Token, TokenLogprob};
 use crate::error::GenerateError;
@@ -25,6 +25,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<u32>,
     /// The same for the prompt's tokens.
     pub prompt_logprobs: Option<u32>,
+    /// When it arrived: the deadlines count from here, and earlier arrivals go first.
+    pub arrived_at: Instant,
     /// How long it may take.
     pub deadlines: Deadlines,
 }
@@ -36,7 +38,7 @@ pub const MAX_STOPS: usize = 16;
 pub const MAX_LOGPROBS: u32 = 20;
 
 impl GenerateRequest {
-    /// A request for this prompt, everything else at its default.
+    /// A request for this prompt that arrives now, everything else at its default.
     pub fn new(prompt: Prompt) -> Self {
         Self {
             trace_id: Arc::from("-"),
@@ -46,6 +48,7 @@ impl GenerateRequest {
             stop: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
+            arrived_at: Instant::now(),
             deadlines: Deadlines::default(),
         }
     }

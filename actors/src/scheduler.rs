@@ -45,8 +45,6 @@ pub enum SchedulerMsg {
     CacheReady {
         /// Epoch of the reset.
         epoch: Epoch,
-        /// Sequences over its budget.
-        evict: Vec<SequenceId>,
     },
     /// From the kv-cache: answer to `Reserve`; `None`: every sequence is busy.
     Reserved {
@@ -175,7 +173,7 @@ impl Scheduler {
             SchedulerMsg::Submit(submission) => state.on_submit(submission),
             SchedulerMsg::Cancel { request } => state.decide(Event::Cancel(request)),
             SchedulerMsg::AskPosition { request } => state.on_ask_position(request),
-            SchedulerMsg::CacheReady { epoch, evict } if epoch == own => state.on_cache_ready(&evict),
+            SchedulerMsg::CacheReady { epoch } if epoch == own => state.on_cache_ready(),
             SchedulerMsg::Reserved { epoch, request, reservation } if epoch == own => {
                 state.on_reserved(request, reservation);
             }
@@ -210,8 +208,7 @@ impl SchedulerState {
         }
     }
 
-    fn on_cache_ready(&mut self, evict: &[SequenceId]) {
-        self.evict(evict);
+    fn on_cache_ready(&mut self) {
         self.args.wiring.set_status(Status::Ready);
         self.decide(Event::CacheReady);
     }

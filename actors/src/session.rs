@@ -144,7 +144,10 @@ pub struct SessionState {
     /// Cancels at the scheduler when the state is dropped, however that comes about.
     _lease: Lease,
     _watch: Watch,
-    _permit: Permit,
+    /// Given back just before the caller learns that it is over, unless events still wait for room.
+    permit: Option<Permit>,
+    /// Permits in all.
+    permits: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +227,8 @@ impl SessionState {
             _lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
             wiring: args.wiring,
             _watch: watch,
-            _permit: args.permit,
+            permits: args.permit.limit(),
+            permit: Some(args.permit),
             request: args.request,
         }
     }
@@ -276,7 +280,9 @@ impl SessionState {
         if self.phase != Phase::Tokenizing {
             return Ok(());
         }
-        let tokens = result.map_err(|error| answer::vocabulary_error(&error, &self.request.prompt))?;
+        let tokens = result.map_err(|error| {
+            answer::vocabulary_error(&error, answer::prompt_param(&self.request.prompt), self.permits)
+        })?;
         self.begin_with(myself, tokens)
     }
 
@@ -441,6 +447,9 @@ impl SessionState {
         let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request_id });
         if let GenerationEvent::Failed(error) = &event {
             tracing::debug!(request = self.request_id, trace_id = %self.request.trace_id, %error, "generation failed");
+        }
+        if self.outbox.is_clear() {
+            self.permit = None;
         }
         self.outbox.end(event);
     }

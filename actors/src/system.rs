@@ -51,6 +51,12 @@ use crate::wiring::{LoadedModel, Wiring};
 /// Longest wait for the vocabulary thread.
 const VOCABULARY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Longest wait for a restarted supervisor of sessions.
+const SESSIONS_RESTART_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Longest wait for the engine's threads to end when everything stops.
+const ENGINE_END_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Records that a slow reader of the supervision feed may be behind.
 const EVENT_CAPACITY: usize = 1024;
 
@@ -223,7 +229,7 @@ impl System {
     ) -> Result<(), GenerateError> {
         let inner = &self.inner;
         let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
-        let arrived_at = Instant::now();
+        let arrived_at = request.arrived_at;
         let args = SessionArgs {
             request_id,
             request,
@@ -231,10 +237,10 @@ impl System {
             receiver,
             wiring: inner.wiring.clone(),
             arrived_at,
-            arrived_us: arrived_at.duration_since(inner.started_at).as_micros() as u64,
+            arrived_us: arrived_at.saturating_duration_since(inner.started_at).as_micros() as u64,
             max_iterations: inner.args.max_iterations,
         };
-        let supervisor = inner.sessions.current().ok_or(GenerateError::ShuttingDown)?;
+        let supervisor = self.sessions_supervisor().await?;
         let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
         let spawned = Session::spawn_linked(Some(name), Session, args, supervisor.get_cell()).await;
         spawned.map(drop).map_err(|error| {
@@ -243,12 +249,26 @@ impl System {
         })
     }
 
+    /// The supervisor of sessions; while it is being restarted, the next one.
+    async fn sessions_supervisor(&self) -> Result<ActorRef<DynamicSupervisorMsg>, GenerateError> {
+        let mut epochs = self.inner.sessions.epochs();
+        loop {
+            epochs.borrow_and_update();
+            if let Some(supervisor) = self.inner.sessions.current() {
+                return Ok(supervisor);
+            }
+            let restarted = tokio::time::timeout(SESSIONS_RESTART_DEADLINE, epochs.changed()).await;
+            restarted.ok().and_then(Result::ok).ok_or(GenerateError::ShuttingDown)?;
+        }
+    }
+
     /// Text to tokens, by the engine's vocabulary.
     ///
     /// # Errors
     /// `InvalidRequest` for text that the tokenizer refuses, else as [`System::admit`].
     pub async fn tokenize(&self, parts: Vec<TextPart>, special: AddSpecial) -> Result<Vec<Token>, GenerateError> {
-        self.ask(|port| BackendMsg::Tokenize { parts, special, reply_to: TokensTo::Caller(port) }, "content").await
+        let message = |port| BackendMsg::Tokenize { parts: parts.clone(), special, reply_to: TokensTo::Caller(port) };
+        self.ask(message, "content").await
     }
 
     /// Tokens to bytes of text; control tokens show their text.
@@ -256,34 +276,39 @@ impl System {
     /// # Errors
     /// `InvalidRequest` for tokens outside the vocabulary, else as [`System::admit`].
     pub async fn detokenize(&self, tokens: Vec<Token>) -> Result<Vec<u8>, GenerateError> {
-        self.ask(|reply_to| BackendMsg::Detokenize { tokens, reply_to }, "tokens").await
+        self.ask(|reply_to| BackendMsg::Detokenize { tokens: tokens.clone(), reply_to }, "tokens").await
     }
 
     async fn ask<T: Send + 'static>(
         &self,
-        message: impl FnOnce(RpcReplyPort<Result<T, VocabularyError>>) -> BackendMsg,
+        message: impl Fn(RpcReplyPort<Result<T, VocabularyError>>) -> BackendMsg,
         param: &str,
     ) -> Result<T, GenerateError> {
-        let down = || GenerateError::EngineDown {
-            cause: "the engine is being restarted".to_owned(),
-            retry_after: Duration::from_secs(1),
-        };
-        let backend = self.inner.wiring.backend.current().ok_or_else(|| self.not_ready().unwrap_or_else(down))?;
-        match backend.call(message, Some(VOCABULARY_DEADLINE)).await {
-            Ok(CallResult::Success(Ok(answer))) => Ok(answer),
-            Ok(CallResult::Success(Err(VocabularyError::Refused(message)))) => {
-                Err(GenerateError::InvalidRequest { param: param.to_owned(), message })
-            }
-            Ok(CallResult::Success(Err(VocabularyError::Busy))) => Err(GenerateError::Overloaded {
-                limit: self.inner.admission.limit(),
-                retry_after: Duration::from_secs(1),
-            }),
-            Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => Err(down()),
+        let asked = tokio::time::timeout(VOCABULARY_DEADLINE, self.ask_until_answered(message)).await;
+        match asked {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(error))) => Err(answer::vocabulary_error(&error, param, self.inner.admission.limit())),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(GenerateError::DeadlineExceeded { which: "vocabulary", limit: VOCABULARY_DEADLINE }),
         }
     }
 
-    fn not_ready(&self) -> Option<GenerateError> {
-        self.admit(0).err()
+    /// Asks again when the backend was restarted before it answered.
+    async fn ask_until_answered<T: Send + 'static>(
+        &self,
+        message: impl Fn(RpcReplyPort<Result<T, VocabularyError>>) -> BackendMsg,
+    ) -> Result<Result<T, VocabularyError>, GenerateError> {
+        let mut epochs = self.inner.wiring.backend.epochs();
+        loop {
+            self.admit(0)?;
+            epochs.borrow_and_update();
+            if let Some(backend) = self.inner.wiring.backend.current() {
+                if let Ok(CallResult::Success(answer)) = backend.call(&message, Some(VOCABULARY_DEADLINE)).await {
+                    return Ok(answer);
+                }
+            }
+            epochs.changed().await.map_err(|_| GenerateError::ShuttingDown)?;
+        }
     }
 
     /// Lays a conversation out by the model's chat template.
@@ -365,6 +390,11 @@ impl System {
         self.inner.root.stop(None);
         // Every child has a deadline and is killed after it.
         let _ = self.inner.root.wait(None).await;
+        // The engine's threads end after their step; a process must not end in the middle of it.
+        let freed = self.inner.wiring.occupancy.acquire();
+        if tokio::time::timeout(ENGINE_END_DEADLINE, freed).await.is_err() {
+            tracing::warn!("the engine does not end its step");
+        }
     }
 }
 

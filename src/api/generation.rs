@@ -98,6 +98,7 @@ impl Api {
         let permits = system.admit(plan.requests.len() as u32)?;
         let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
             request.trace_id = Arc::clone(&call.request_id);
+            request.arrived_at = call.arrived;
             system.generate_with(permit, request)
         });
         Ok(Sequences::new(future::try_join_all(generations).await?))

@@ -112,7 +112,8 @@ fn run_engine(
         EngineSpec::Llama(llama) => {
             let progress = |progress| {
                 sink(EngineEvent::Loading { progress });
-                true
+                // The channel's other end is gone when nobody wants the model any more.
+                !matches!(commands.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
             };
             let model = crate::engine::llama::load(llama, progress).map_err(|error| error.to_string());
             serve(model, commands, publish, sink)

@@ -112,15 +112,15 @@ impl PrefixIndex {
         Self { sequences: vec![Sequence::empty(); n_seq_max as usize], budget, clock: 0 }
     }
 
-    /// Starts over from what the engine holds; nothing runs.
-    pub fn refill(&mut self, inventory: Vec<(SequenceId, Vec<Token>)>) -> Vec<SequenceId> {
+    /// Starts over from what the engine holds; nothing runs. The budget waits for the next release: until then those
+    /// that were running come back for their prefixes.
+    pub fn refill(&mut self, inventory: Vec<(SequenceId, Vec<Token>)>) {
         self.sequences.fill(Sequence::empty());
         for (sequence, tokens) in inventory {
             if let Some(entry) = self.sequences.get_mut(sequence as usize) {
                 entry.tokens = Tokens::Known(tokens);
             }
         }
-        self.evict_over_budget()
     }
 
     /// Gives a request its sequence: the longest matching prefix in place if it continues all of it, else a copy

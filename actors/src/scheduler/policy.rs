@@ -118,6 +118,8 @@ pub struct PolicyLimits {
 enum Cache {
     Unknown,
     Ready,
+    /// Every sequence is busy, until one ends.
+    Full,
 }
 
 #[derive(Debug)]
@@ -239,6 +241,7 @@ impl Policy {
 
     /// Cannot happen while the running limit is below the number of sequences; the request waits for the next end.
     fn no_sequence(&mut self, request: RequestId) {
+        self.cache = Cache::Full;
         if let Some(active) = self.active.remove(&request) {
             match active.stop {
                 Stop::Cancelled => {}
@@ -256,6 +259,9 @@ impl Policy {
     }
 
     fn ended(&mut self, request: RequestId, sequence: SequenceId, kv_tokens: usize, actions: &mut Vec<Action>) {
+        if self.cache == Cache::Full {
+            self.cache = Cache::Ready;
+        }
         let Some(active) = self.active.get_mut(&request) else { return };
         let mut tokens = std::mem::take(&mut active.tokens);
         tokens.truncate(kv_tokens);

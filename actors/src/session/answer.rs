@@ -1,6 +1,6 @@
 //! The answer as far as it has come: tokens, text, log-probabilities and when they came. Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::backend::VocabularyError;
 use crate::engine::protocol::{ModelInfo, OutputToken, Token, TokenLogprob};
@@ -142,10 +142,10 @@ pub fn room_for(tokens: &[Token], request: &GenerateRequest, model: &ModelInfo) 
 }
 
 /// What a caller is told when its text could not be tokenized.
-pub fn vocabulary_error(error: &VocabularyError, prompt: &Prompt) -> GenerateError {
+pub fn vocabulary_error(error: &VocabularyError, param: &str, limit: u32) -> GenerateError {
     match error {
-        VocabularyError::Refused(message) => invalid(prompt_param(prompt), message.clone()),
-        VocabularyError::Busy => GenerateError::Internal(error.to_string()),
+        VocabularyError::Refused(message) => invalid(param, message.clone()),
+        VocabularyError::Busy => GenerateError::Overloaded { limit, retry_after: Duration::from_secs(1) },
     }
 }
 
@@ -157,7 +157,8 @@ pub fn template_error(error: &TemplateError) -> GenerateError {
     }
 }
 
-fn prompt_param(prompt: &Prompt) -> &'static str {
+/// The request field that a prompt comes from.
+pub fn prompt_param(prompt: &Prompt) -> &'static str {
     match prompt {
         Prompt::Chat(_) => "messages",
         Prompt::Text(_) | Prompt::Tokens(_) => "prompt",

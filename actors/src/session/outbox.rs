@@ -138,6 +138,11 @@ impl Outbox {
         self.state = State::Done;
     }
 
+    /// Whether nothing waits for room.
+    pub fn is_clear(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
     /// Whether the last event is delivered or given up.
     pub fn is_done(&self) -> bool {
         self.state == State::Done

@@ -50,6 +50,15 @@ impl fmt::Debug for ChildSpec {
     }
 }
 
+/// Waits, not for ever, until the previous owner of a name is gone: the children of a supervisor that was killed end
+/// by themselves, some time after it.
+async fn name_is_free(name: &str) {
+    if let Some(previous) = ractor::registry::where_is(name) {
+        // Still there: then the spawn says that the name is taken.
+        let _ = previous.wait(Some(DEFAULT_STOP_DEADLINE)).await;
+    }
+}
+
 impl ChildSpec {
     /// A child that `start` spawns, linked to the supervisor it is given.
     ///
@@ -83,6 +92,7 @@ impl ChildSpec {
             let (addr, name) = (published.clone(), name.clone());
             let (actor, arguments) = make(epoch);
             async move {
+                name_is_free(&name).await;
                 let (actor, join) = A::spawn_linked(Some(name), actor, arguments, supervisor).await?;
                 addr.publish(actor.clone(), epoch);
                 Ok((actor.get_cell(), join))

@@ -52,8 +52,12 @@ pub(super) async fn follow(
     loop {
         match feed.recv().await {
             Ok(record) => {
+                let first_load = matches!(*wiring.status.borrow(), Status::Loading { .. });
                 if let Some(status) = lasting_status(&record, &engine, &instance) {
-                    wiring.set_status(status);
+                    // Once it has served, a load that fails is one more failed restart.
+                    if first_load || record.kind != EventKind::FirstStartFailed {
+                        wiring.set_status(status);
+                    }
                 }
             }
             Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "supervision records missed"),
@@ -74,5 +78,38 @@ fn lasting_status(record: &SupervisionEventRecord, engine: &str, root: &str) -> 
         EventKind::Held { retry_after } if record.path == engine => Some(Status::Held { cause: cause(), retry_after }),
         EventKind::Resumed if record.path == engine => Some(Status::Restarting { cause: "tried again".to_owned() }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    async fn after_a_failed_first_start(status: Status) -> Status {
+        let wiring = Arc::new(Wiring::new());
+        wiring.set_status(status);
+        let (events, feed) = broadcast::channel(4);
+        let record = SupervisionEventRecord {
+            path: "cllm/engine-0/backend-0".to_owned(),
+            kind: EventKind::FirstStartFailed,
+            epoch: 1,
+            cause: Some("no memory".to_owned()),
+            at: SystemTime::UNIX_EPOCH,
+        };
+        events.send(record).expect("the feed is open");
+        drop(events);
+        follow(feed, wiring.clone(), "cllm".to_owned()).await;
+        wiring.status.borrow().clone()
+    }
+
+    #[tokio::test]
+    async fn only_a_load_that_fails_before_anything_was_served_is_final() {
+        let failed = Status::Failed { cause: "no memory".to_owned() };
+        assert_eq!(after_a_failed_first_start(Status::Loading { progress: 0.5 }).await, failed);
+        // A supervisor that was restarted starts its children for the first time, in its own eyes.
+        let restarting = Status::Restarting { cause: "engine-0 went down".to_owned() };
+        assert_eq!(after_a_failed_first_start(restarting.clone()).await, restarting);
     }
 }

@@ -1,6 +1,7 @@
 //! Whole systems with the fake engine: routing, cancels, overload, and the death of every actor.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, future::join_all};
@@ -96,27 +97,55 @@ async fn a_thousand_requests_at_random_times_with_random_cancels_get_their_own_t
     system.stop().await;
 }
 
-/// Kills an actor again and again under load; every stream must go on with the right tokens.
+/// Counts the tokens of each stream while it collects them.
+async fn collect_counted(
+    mut generation: Generation,
+    seen: &AtomicU32,
+) -> (Vec<Token>, Result<Finished, GenerateError>) {
+    let mut tokens = Vec::new();
+    while let Some(event) = timeout(PATIENCE, generation.next()).await.expect("in time") {
+        match event {
+            GenerationEvent::Delta(delta) => {
+                seen.fetch_add(delta.tokens.len() as u32, Ordering::Relaxed);
+                tokens.extend(delta.tokens);
+            }
+            GenerationEvent::Finished(finished) => return (tokens, Ok(finished)),
+            GenerationEvent::Failed(error) => return (tokens, Err(error)),
+            _ => {}
+        }
+    }
+    panic!("a generation ends with Finished or Failed");
+}
+
+/// Kills an actor three times in the middle of eight running and many waiting streams; each must go on with the right
+/// tokens, and the health must show it.
 async fn streams_survive(test: &str, id: &str) {
-    let spec = FakeSpec { step_time: Duration::from_millis(1), running: 8, ..FakeSpec::default() };
+    const TOKENS: u32 = 400;
+    let spec = FakeSpec { step_time: Duration::from_millis(2), running: 8, ..FakeSpec::default() };
     let system = start(test, spec.clone()).await;
+    let seen: Arc<Vec<AtomicU32>> = Arc::new((0..24).map(|_| AtomicU32::new(0)).collect());
     let streams = (0..24u64).map(|seed| {
-        let (system, spec) = (system.clone(), spec.clone());
+        let (system, spec, seen) = (system.clone(), spec.clone(), seen.clone());
         tokio::spawn(async move {
             let prompt = prompt(seed);
-            let generation = system.generate(request(&prompt, 120)).await.expect("admitted");
-            let (tokens, finished) = collect(generation).await;
-            assert_eq!(tokens, fake::continuation(&spec, &prompt, 120), "stream {seed}");
-            assert_eq!(finished.map(|finished| finished.usage.completion_tokens), Ok(120));
+            let generation = system.generate(request(&prompt, TOKENS)).await.expect("admitted");
+            let (tokens, finished) = collect_counted(generation, &seen[seed as usize]).await;
+            assert_eq!(tokens, fake::continuation(&spec, &prompt, TOKENS as usize), "stream {seed}");
+            assert_eq!(finished.map(|finished| finished.usage.completion_tokens), Ok(TOKENS));
         })
     });
     let streams: Vec<_> = streams.collect();
-    let mut statuses = system.status();
     for _ in 0..3 {
-        let before = system.wiring().scheduler.epoch();
+        let counts = || -> Vec<u32> { seen.iter().map(|count| count.load(Ordering::Relaxed)).collect() };
+        let start = counts();
+        let advanced = || counts().iter().zip(&start).filter(|(now, start)| *now >= &(*start + 5)).count() >= 4;
+        eventually("streams in full flow", advanced).await;
+        assert!(counts().iter().any(|count| *count < TOKENS), "all over before the kill");
+        let (before, statuses) = (system.wiring().scheduler.epoch(), system.status());
         actor(&system, id).kill();
         eventually("a new scheduler", || system.wiring().scheduler.epoch() > before).await;
-        timeout(PATIENCE, statuses.wait_for(|status| *status == Status::Ready)).await.expect("in time").expect("lives");
+        assert!(statuses.has_changed().expect("lives"), "the status must show the restart");
+        eventually("ready again", || *system.status().borrow() == Status::Ready).await;
     }
     for outcome in join_all(streams).await {
         outcome.expect("no assertion failed");
@@ -143,6 +172,25 @@ async fn streams_go_on_when_the_backend_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_go_on_when_the_engine_supervisor_dies() {
     streams_survive("engine-dies", names::ENGINE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_goes_on_after_a_restart_finds_its_kv() {
+    let spec = FakeSpec { step_time: Duration::from_millis(2), ..FakeSpec::default() };
+    let system = start("resume-kv", spec).await;
+    let seen = AtomicU32::new(0);
+    let generation = system.generate(request(&prompt(1), 300)).await.expect("admitted");
+    let watch = async {
+        eventually("in full flow", || seen.load(Ordering::Relaxed) >= 20).await;
+        actor(&system, names::KV_CACHE).kill();
+    };
+    let ((tokens, _), ()) = tokio::join!(collect_counted(generation, &seen), watch);
+    // The whole sequence lies in the KV cache, the part from before the kill included.
+    let mut longer = prompt(1);
+    longer.extend(&tokens);
+    let (_, finished) = collect(system.generate(request(&longer, 1)).await.expect("admitted")).await;
+    assert!(finished.expect("finishes").usage.cached_tokens as usize >= longer.len() - 2);
+    system.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

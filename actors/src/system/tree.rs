@@ -43,11 +43,16 @@ pub(super) fn root(
         epochs: epochs.clone(),
         events: events.clone(),
     };
+    let engine_addr = Addr::new();
     SupervisorArgs {
         path: args.instance.clone(),
         rules: Rules::default(),
         children: vec![
-            ChildSpec::supervisor(&args.instance, names::ENGINE, Addr::new(), engine),
+            ChildSpec::supervisor(&args.instance, names::ENGINE, engine_addr.clone(), engine).on_down(mark_down(
+                wiring,
+                names::ENGINE,
+                engine_addr,
+            )),
             sessions_supervisor(args, sessions, events),
         ],
         epochs: epochs.clone(),

@@ -66,14 +66,17 @@ impl Plan {
             let slot = &slots[*sequence];
             (patience.is_zero() || !has_waited(slot, now, patience), rank(slot))
         });
+        let mut rows_left = MAX_PROMPT_ROWS;
         for at in 0..self.order.len() {
             let sequence = self.order[at];
-            let count = slots[sequence].pending().min(budget).min(chunk_limit(&slots[sequence]));
-            if count == 0 {
-                break;
+            let wants_rows = wants_prompt_rows(&slots[sequence]);
+            let limit = if wants_rows { rows_left } else { usize::MAX };
+            let count = slots[sequence].pending().min(budget).min(limit);
+            if count > 0 {
+                self.push(sequence, count, Kind::Prefill);
+                budget -= count;
+                rows_left -= if wants_rows { count } else { 0 };
             }
-            self.push(sequence, count, Kind::Prefill);
-            budget -= count;
         }
     }
 
@@ -158,8 +161,4 @@ fn has_waited(slot: &Slot, now: Instant, patience: Duration) -> bool {
 /// Prompt logprobs make every prompt token an output row, until the prompt is through.
 pub(crate) fn wants_prompt_rows(slot: &Slot) -> bool {
     slot.run.as_ref().is_some_and(|run| run.prompt_logprobs.is_some() && slot.n_cached < run.prompt_len)
-}
-
-fn chunk_limit(slot: &Slot) -> usize {
-    if wants_prompt_rows(slot) { MAX_PROMPT_ROWS } else { usize::MAX }
 }
