@@ -113,10 +113,18 @@ impl Outbox {
             room.send(event);
         }
         while let Some(event) = self.backlog.pop_front() {
-            if let Some(event) = self.try_send(event)? {
-                self.backlog.push_front(event);
-                self.wait_for_room();
-                return Ok(());
+            match self.try_send(event) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    self.backlog.push_front(event);
+                    self.wait_for_room();
+                    return Ok(());
+                }
+                Err(gone) => {
+                    // The last event may be behind this one: nobody would ask for room again.
+                    self.give_up();
+                    return Err(gone);
+                }
             }
         }
         if self.state == State::Ending {
