@@ -30,8 +30,9 @@ pub enum LoggingError {
 /// # Errors
 /// A filter that does not parse, or a second call.
 pub fn init(settings: &Logging) -> Result<(), LoggingError> {
+    // Of ractor's spans only the actor's number would show, in front of every line.
     let filter = EnvFilter::builder()
-        .parse(&settings.level)
+        .parse(format!("ractor=warn,{}", settings.level))
         .map_err(|source| LoggingError::Filter { level: settings.level.clone(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match settings.format {

@@ -56,6 +56,12 @@ pub enum ServeError {
     /// The actors did not start.
     #[error("failed to start the actors")]
     Actors(#[source] GenerateError),
+    /// An actor failed too often, and nothing is left to restart it.
+    #[error("gave up restarting: {cause}")]
+    GaveUp {
+        /// Why it failed last.
+        cause: String,
+    },
     /// The model did not load at the first try.
     #[error("failed to load the model: {cause}")]
     FirstLoad {
@@ -101,8 +107,15 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
             return Ok(until_second_signal(&mut signals, end(&system, &connections)).await);
         }
     }
+    check_quantization(config, &system);
     announce(address, &settings.model_id);
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        cause = gave_up(system.status()) => {
+            end(&system, &connections).await;
+            return Err(ServeError::GaveUp { cause });
+        }
+    };
     tracing::info!(%signal, requests = connections.running().count(), "stopping");
     Ok(until_second_signal(&mut signals, stop(&system, &connections, &settings)).await)
 }
@@ -144,6 +157,26 @@ async fn first_load(mut status: watch::Receiver<Status>) -> Result<(), ServeErro
         Ok(Status::Failed { cause }) => Err(ServeError::FirstLoad { cause: cause.clone() }),
         Ok(_) => Ok(()),
         Err(_) => Err(ServeError::FirstLoad { cause: "the actors are gone".to_owned() }),
+    }
+}
+
+/// Completes when the root supervisor has given up.
+async fn gave_up(mut status: watch::Receiver<Status>) -> String {
+    match status.wait_for(|status| matches!(status, Status::Failed { .. })).await.as_deref() {
+        Ok(Status::Failed { cause }) => cause.clone(),
+        _ => "the actors are gone".to_owned(),
+    }
+}
+
+/// A configured quantization that is not the file's is most likely a mistake in `model.path`.
+fn check_quantization(config: &Config, system: &System) {
+    let plain =
+        |name: &str| name.to_lowercase().replace(['-', '_', ' '], "").replace("medium", "m").replace("small", "s");
+    let configured = &config.model.quantization;
+    let Some(model) = system.model() else { return };
+    let file_type = model.metadata.iter().find(|(key, _)| key == "general.file_type").map_or("", |(_, name)| name);
+    if !configured.is_empty() && !file_type.is_empty() && plain(file_type) != plain(configured) {
+        tracing::warn!(configured, file = file_type, "the file's quantization is not the configured one");
     }
 }
 

@@ -1,8 +1,8 @@
 //! The chat template: messages in, text parts for the tokenizer out. Rendered in Rust; no engine is asked.
 //!
 //! Templates are written for Hugging Face `transformers` (Jinja2 in Python); `environment` gives them what they
-//! expect there. `messages` brings what clients send into the one form that templates understand, `context` hands it
-//! to the template, and `guard` sees to it that a user's text is never read as a special token.
+//! expect there. [`normalize_messages`] brings what clients send into the one form that templates understand, `context`
+//! hands it to the template, and `guard` sees to it that a user's text is never read as a special token.
 //!
 //! # Whose text is it?
 //! The tokenizer turns the text `<|im_end|>` into the control token when a template writes it, and must not when a user
@@ -111,8 +111,9 @@ impl ChatTemplate {
 
     /// Lays the conversation out. The parts put together are the text that the template gives.
     ///
-    /// The messages are those of [`normalize_messages`]. Takes tens of microseconds for a common chat; the work is bounded (about a second
-    /// at worst), and so is the depth. If the text begins with the beginning token's, the tokenizer adds no second one.
+    /// The messages are those of [`normalize_messages`]. Blocking: some ten to a few hundred microseconds for a common
+    /// chat, milliseconds for 50 kB full of brackets; work and depth are bounded (about a second at worst). If
+    /// the text begins with the beginning token's, the tokenizer adds no second one.
     ///
     /// # Errors
     /// [`TemplateError::Rejected`] with the template's own words if it calls `raise_exception`, with the reason if it

@@ -28,9 +28,7 @@ const POLLING: [&str; 3] =
     ["scheduler.loop_interval", "scheduler.idle_loop_interval", "scheduler.wait_poll_interval_ms"];
 
 /// Keys that are checked, and on which this release does not act yet.
-const LATER: [&str; 7] = [
-    "scheduler.batch_timeout_ms",
-    "resources.kv_cache_max_memory_mb",
+const LATER: [&str; 5] = [
     "cache.default_max_size",
     "cache.default_max_memory_mb",
     "cache.eviction_threshold",

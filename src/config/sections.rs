@@ -68,8 +68,9 @@ section! {
     pub struct Scheduler at (scheduler) {
         /// Most tokens generated for one request, whatever it asks for; 0: no limit but the context.
         max_iterations: u32 = 0, Rule::Integer(0, MANY_TOKENS);
-        /// Longest time an admitted request waits for its first prefill chunk, in milliseconds; 0: no limit.
-        batch_timeout_ms: u64 = 0, Rule::Integer(0, WEEK_MS);
+        /// An admitted request that has waited so long for its first prefill chunk goes before older ones, in
+        /// milliseconds; 0: never.
+        batch_timeout_ms: u64 = 100, Rule::Integer(0, WEEK_MS);
         /// Sequences that run at once. The smallest of this, `resources.max_batch_size` and
         /// `backend.llama_cpp.n_seq_max` counts; 16 when none is set.
         max_batch_size: Option<u32> = None, Rule::Integer(1, 256);

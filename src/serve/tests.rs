@@ -1,3 +1,5 @@
+//! The first load and the signals.
+
 use cllm_actors::system::Status;
 use tokio::sync::watch;
 

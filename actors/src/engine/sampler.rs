@@ -27,6 +27,9 @@ use select::{Candidate, Selection};
 /// XTC thresholds over this turn it off: no two tokens can reach them.
 const XTC_OFF: f32 = 0.5;
 
+/// How far below the greatest logit top-p looks first; what is further down is mostly not needed.
+const FIRST_DEPTH: f32 = 4.0;
+
 /// The sampler of one sequence. Knows its last tokens, as far as the parameters look back.
 ///
 /// The draw of a token depends on the seed and the number of tokens since the end of the prompt alone, so a sampler
@@ -202,22 +205,32 @@ impl Sampler {
     /// top-p and min-p are sure to drop are no candidates.
     fn gather(&self, row: &[f32], peak: f32, work: &mut Work) -> f64 {
         let Work { selection, sums } = work;
-        let mut whole = None;
         if self.limits_top(row.len()) {
             selection.top(row, self.top_k);
         } else if self.typical_p < 1.0 {
             selection.at_least(row, f32::MIN);
+        } else if self.top_p < 1.0 {
+            let mass = softmax::block_sums(row, peak, 1.0, sums);
+            self.gather_share(row, peak, mass, selection);
+            return mass;
         } else {
-            let mut floor = truncate::min_p_floor(peak, self.min_p);
-            if self.top_p < 1.0 {
-                let mass = softmax::block_sums(row, peak, 1.0, sums);
-                floor = floor.max(self.top_p_floor(row.len(), peak, mass));
-                whole = Some(mass);
-            }
-            selection.at_least(row, floor);
+            selection.at_least(row, truncate::min_p_floor(peak, self.min_p));
         }
-        let mass = truncate::weigh(&mut selection.found, peak, 1.0);
-        whole.unwrap_or(mass)
+        truncate::weigh(&mut selection.found, peak, 1.0)
+    }
+
+    /// Finds and weighs candidates that include all that top-p and min-p keep, by looking deeper until they suffice.
+    fn gather_share(&self, row: &[f32], peak: f32, mass: f64, selection: &mut Selection) {
+        let least = truncate::min_p_floor(peak, self.min_p).max(self.top_p_floor(row.len(), peak, mass));
+        let (enough, mut depth) = (f64::from(self.top_p) * mass, FIRST_DEPTH);
+        loop {
+            let floor = (peak - depth).max(least);
+            selection.at_least(row, floor);
+            if truncate::weigh(&mut selection.found, peak, 1.0) >= enough || floor <= least {
+                return;
+            }
+            depth *= 2.0;
+        }
     }
 
     /// A logit below which top-p keeps nothing: all tokens that are less likely than `(1 - p) / n_vocab` together make

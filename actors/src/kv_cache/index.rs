@@ -1,4 +1,8 @@
 //! Which token prefix lies in which sequence, and which sequence the next request gets. Pure.
+//!
+//! What a request leaves behind is worth what it would cost to compute again. Every cell of a unified buffer slows every
+//! step, so short prefixes that nobody came back to are kept only for a few requests; long ones, and those that were
+//! continued or copied, stay as long as the budget allows. Least recently used goes first.
 
 use std::sync::Arc;
 
@@ -6,6 +10,13 @@ use crate::engine::protocol::{Placement, SequenceId, Token};
 
 /// A match shorter than this is not worth a copy.
 const MIN_SHARED: usize = 8;
+
+/// A prefix of so many tokens is costly to compute again, and so is one that shared so many with a later request.
+const COSTLY_TOKENS: usize = 512;
+const COSTLY_SHARED: usize = 64;
+
+/// So many prefixes that are cheap to compute again are retained.
+const CHEAP_ENTRIES: usize = 8;
 
 /// How many tokens may stay behind in sequences without a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +58,14 @@ struct Sequence {
     tokens: Tokens,
     user: User,
     used_at: u64,
+    demand: Demand,
+}
+
+/// Whether anybody came back to a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    None,
+    Proven,
 }
 
 /// Tokens of a retained sequence are its own; those of a busy one are the request's.
@@ -68,7 +87,7 @@ enum User {
 
 impl Sequence {
     fn empty() -> Self {
-        Self { tokens: Tokens::Known(Vec::new()), user: User::Nobody, used_at: 0 }
+        Self { tokens: Tokens::Known(Vec::new()), user: User::Nobody, used_at: 0, demand: Demand::None }
     }
 
     fn tokens(&self) -> &[Token] {
@@ -80,6 +99,10 @@ impl Sequence {
 
     fn is_retained(&self) -> bool {
         self.user == User::Nobody && !self.tokens().is_empty()
+    }
+
+    fn is_cheap(&self) -> bool {
+        self.demand == Demand::None && self.tokens().len() < COSTLY_TOKENS
     }
 }
 
@@ -109,12 +132,16 @@ impl PrefixIndex {
             entry.user == User::Nobody && *shared == entry.tokens().len()
         });
         if let Some((at, _)) = in_place {
+            self.sequences[at].demand = Demand::Proven;
             return Some(self.occupy(at, wanted, Placement::InPlace));
         }
         let source = best.map(|(at, _)| at);
         match (self.spare(source), best) {
             (Some(at), Some((from, shared))) => {
                 self.touch(from);
+                if shared >= COSTLY_SHARED {
+                    self.sequences[from].demand = Demand::Proven;
+                }
                 let placement = Placement::Copy { from: from as SequenceId, tokens: shared as u32 };
                 Some(self.occupy(at, wanted, placement))
             }
@@ -130,7 +157,8 @@ impl PrefixIndex {
     pub fn release(&mut self, sequence: SequenceId, tokens: Vec<Token>) -> Vec<SequenceId> {
         self.clock += 1;
         if let Some(entry) = self.sequences.get_mut(sequence as usize) {
-            *entry = Sequence { tokens: Tokens::Known(tokens), user: User::Nobody, used_at: self.clock };
+            let demand = entry.demand;
+            *entry = Sequence { tokens: Tokens::Known(tokens), user: User::Nobody, used_at: self.clock, demand };
         }
         self.evict_over_budget()
     }
@@ -150,7 +178,7 @@ impl PrefixIndex {
         let mut freed = 0;
         let mut evicted = Vec::new();
         while freed < cells {
-            let Some(at) = self.least_recently_used(None) else { break };
+            let Some(at) = self.least_recently_used(|_, _| true) else { break };
             freed += self.sequences[at].tokens().len();
             evicted.push(self.evict(at));
         }
@@ -179,12 +207,13 @@ impl PrefixIndex {
 
     fn spare(&self, source: Option<usize>) -> Option<usize> {
         let empty = |entry: &Sequence| entry.user == User::Nobody && entry.tokens().is_empty();
-        self.sequences.iter().position(empty).or_else(|| self.least_recently_used(source))
+        let other = |at: usize, _: &Sequence| Some(at) != source;
+        self.sequences.iter().position(empty).or_else(|| self.least_recently_used(other))
     }
 
-    fn least_recently_used(&self, except: Option<usize>) -> Option<usize> {
-        let retained =
-            self.sequences.iter().enumerate().filter(|(at, entry)| entry.is_retained() && Some(*at) != except);
+    fn least_recently_used(&self, among: impl Fn(usize, &Sequence) -> bool) -> Option<usize> {
+        let retained = self.sequences.iter().enumerate();
+        let retained = retained.filter(|(at, entry)| entry.is_retained() && among(*at, entry));
         retained.min_by_key(|(_, entry)| entry.used_at).map(|(at, _)| at)
     }
 
@@ -197,6 +226,9 @@ impl PrefixIndex {
         };
         entry.tokens = Tokens::Request { wanted: wanted.clone(), before };
         entry.user = User::Request;
+        if placement != Placement::InPlace {
+            entry.demand = Demand::None;
+        }
         Reservation { sequence: at as SequenceId, placement }
     }
 
@@ -212,13 +244,23 @@ impl PrefixIndex {
 
     fn evict_over_budget(&mut self) -> Vec<SequenceId> {
         let mut evicted = Vec::new();
-        loop {
-            let (entries, tokens) = self.retained();
-            if entries <= self.budget.entries && tokens <= self.budget.tokens {
-                return evicted;
-            }
-            let Some(at) = self.least_recently_used(None) else { return evicted };
+        while let Some(at) = self.over_budget() {
             evicted.push(self.evict(at));
+        }
+        evicted
+    }
+
+    /// The prefix to give up next, if any.
+    fn over_budget(&self) -> Option<usize> {
+        let cheap = |_: usize, entry: &Sequence| entry.is_cheap();
+        let cheap_entries = self.sequences.iter().filter(|entry| entry.is_retained() && entry.is_cheap()).count();
+        let (entries, tokens) = self.retained();
+        if cheap_entries > CHEAP_ENTRIES {
+            self.least_recently_used(cheap)
+        } else if entries > self.budget.entries || tokens > self.budget.tokens {
+            self.least_recently_used(cheap).or_else(|| self.least_recently_used(|_, _| true))
+        } else {
+            None
         }
     }
 }

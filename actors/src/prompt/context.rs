@@ -68,7 +68,9 @@ pub(super) fn build(inputs: &Inputs<'_>, mark: Mark<'_>) -> Result<Jinja, Templa
 
 /// A message. Its role is not marked if it is one of those we know: templates write roles between control tokens.
 fn message(message: &Value, dialect: Dialect, mark: Mark<'_>) -> Result<Jinja, TemplateError> {
-    let Value::Object(fields) = message else { return value(message, mark, 1) };
+    let Value::Object(fields) = message else {
+        return value(message, mark, 1);
+    };
     let mut pairs = Vec::with_capacity(fields.len());
     for (name, field) in fields {
         let jinja = match (name.as_str(), field) {

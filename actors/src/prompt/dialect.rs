@@ -39,12 +39,13 @@ enum NullForm {
 impl Dialect {
     /// Tries the forms with a template.
     pub(super) fn probe(render: impl Fn(&ChatPrompt) -> Result<String, TemplateError>) -> Self {
-        let shows = |messages: Vec<Value>, text: &str| {
-            render(&conversation(messages)).is_ok_and(|prompt| prompt.contains(text))
-        };
         let user = |content: Value| json!({"role": "user", "content": content});
-        let parts = json!([{"type": "text", "text": PROBE}]);
-        let text = match (shows(vec![user(json!(PROBE))], PROBE), shows(vec![user(parts)], PROBE)) {
+        // A template that knows no parts may print the list with its quotes.
+        let shows = |content: Value| {
+            let prompt = render(&conversation(vec![user(content)]));
+            prompt.is_ok_and(|prompt| prompt.contains(PROBE) && !prompt.contains(&format!("'{PROBE}'")))
+        };
+        let text = match (shows(json!(PROBE)), shows(json!([{"type": "text", "text": PROBE}]))) {
             (false, true) => TextForm::Parts,
             _ => TextForm::String,
         };

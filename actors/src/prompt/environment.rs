@@ -5,9 +5,9 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use super::{TemplateError, json, methods};
 
-/// Work that one rendering may do: instructions, and 64 bytes of text each. A chat of a hundred messages takes some
-/// thousand.
-const FUEL: u64 = 20_000_000;
+/// Work that one rendering may do: this many instructions, where 64 bytes of text count as one. A chat of a hundred
+/// messages takes some thousand; all of it takes well under a second.
+const FUEL: u64 = 5_000_000;
 
 /// Depth of loops, conditions and macros (ten each) within each other.
 const RECURSION_LIMIT: usize = 400;

@@ -142,8 +142,7 @@ impl Marker<'_> {
 
     fn replace<'t>(&self, text: &'t str, chosen: impl Fn(usize, char) -> bool) -> Cow<'t, str> {
         let stand_in = |(offset, char): (usize, char)| {
-            let stand_in = self.guard.stand_ins.get(&char)?;
-            chosen(offset, char).then_some(*stand_in)
+            if chosen(offset, char) { self.guard.stand_ins.get(&char).copied() } else { None }
         };
         if text.char_indices().all(|place| stand_in(place).is_none()) {
             return Cow::Borrowed(text);

@@ -29,7 +29,9 @@ pub fn normalize_messages(messages: Vec<Value>) -> Result<Vec<Value>, MessageErr
 }
 
 fn normalize(message: Value, path: &str) -> Result<Value, MessageError> {
-    let Value::Object(mut message) = message else { return Err(wrong(path, "must be an object")) };
+    let Value::Object(mut message) = message else {
+        return Err(wrong(path, "must be an object"));
+    };
     message.retain(|name, value| name == "content" || !value.is_null());
     let role = role(&message, path)?;
     message.insert("role".to_owned(), role.into());
@@ -42,7 +44,9 @@ fn normalize(message: Value, path: &str) -> Result<Value, MessageError> {
     let may_be_null = role == "assistant" && message.contains_key("tool_calls");
     let content = match message.remove("content").unwrap_or_default() {
         Value::Null if may_be_null => Value::Null,
-        Value::Null => return Err(wrong(format!("{path}.content"), "must be a string or an array of text parts")),
+        Value::Null => {
+            return Err(wrong(format!("{path}.content"), "must be a string or an array of text parts"));
+        }
         content => text(content, &format!("{path}.content"))?.into(),
     };
     message.insert("content".to_owned(), content);
@@ -69,7 +73,9 @@ fn text(content: Value, path: &str) -> Result<String, MessageError> {
 }
 
 fn text_of_part(part: Value, path: &str) -> Result<String, MessageError> {
-    let Value::Object(mut part) = part else { return Err(wrong(path, "must be an object")) };
+    let Value::Object(mut part) = part else {
+        return Err(wrong(path, "must be an object"));
+    };
     let field = match part.get("type").and_then(Value::as_str) {
         Some("text") => "text",
         Some("refusal") => "refusal",
@@ -85,12 +91,16 @@ fn text_of_part(part: Value, path: &str) -> Result<String, MessageError> {
 }
 
 fn tool_calls(calls: Value, path: &str) -> Result<Vec<Value>, MessageError> {
-    let Value::Array(calls) = calls else { return Err(wrong(path, "must be an array")) };
+    let Value::Array(calls) = calls else {
+        return Err(wrong(path, "must be an array"));
+    };
     calls.into_iter().enumerate().map(|(index, call)| tool_call(call, &format!("{path}[{index}]"))).collect()
 }
 
 fn tool_call(call: Value, path: &str) -> Result<Value, MessageError> {
-    let Value::Object(mut call) = call else { return Err(wrong(path, "must be an object")) };
+    let Value::Object(mut call) = call else {
+        return Err(wrong(path, "must be an object"));
+    };
     let Some(Value::Object(function)) = call.get_mut("function") else {
         return Err(wrong(format!("{path}.function"), "must be an object"));
     };

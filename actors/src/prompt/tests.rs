@@ -69,6 +69,11 @@ fn text(template: &ChatTemplate, chat: &ChatPrompt) -> String {
     template.render_at(chat, now).unwrap().into_iter().map(|part| part.text).collect()
 }
 
+/// With a sign for the end, since snapshots drop newlines there.
+fn exact(template: &ChatTemplate, chat: &ChatPrompt) -> String {
+    text(template, chat) + "∎"
+}
+
 fn rejection(source: &str, chat: &ChatPrompt) -> String {
     match compile(source).render(chat) {
         Err(TemplateError::Rejected { message }) => message,
@@ -93,12 +98,12 @@ fn smollm2_conversation() {
         {"role": "assistant", "content": "hi"},
         {"role": "user", "content": "  again\n"},
     ]));
-    assert_snapshot!(text(&compile(SMOLLM2), &chat));
+    assert_snapshot!(exact(&compile(SMOLLM2), &chat));
 }
 
 #[test]
 fn header_template_with_tools_and_date() {
-    assert_snapshot!(text(&compile(HEADER), &tool_conversation()));
+    assert_snapshot!(exact(&compile(HEADER), &tool_conversation()));
 }
 
 #[test]
@@ -114,7 +119,7 @@ fn alternating_template() {
     let chat = chat(json!([
         {"role": "user", "content": " hi "}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "bye"},
     ]));
-    assert_snapshot!(text(&compile(ALTERNATING), &chat));
+    assert_snapshot!(exact(&compile(ALTERNATING), &chat));
 }
 
 #[test]
@@ -127,12 +132,12 @@ fn a_template_refuses_in_its_own_words() {
 
 #[test]
 fn instruct_template_with_tools() {
-    assert_snapshot!(text(&compile(INSTRUCT), &tool_conversation()));
+    assert_snapshot!(exact(&compile(INSTRUCT), &tool_conversation()));
 }
 
 #[test]
 fn reasoning_template_with_tools() {
-    assert_snapshot!(text(&compile(REASONING), &tool_conversation()));
+    assert_snapshot!(exact(&compile(REASONING), &tool_conversation()));
 }
 
 #[test]
@@ -227,6 +232,36 @@ fn python_idioms_work_as_in_jinja2() {
     for (source, expected) in cases {
         assert_eq!(text(&compile(source), &user("abc")), expected, "{source}");
     }
+}
+
+#[test]
+fn json_is_written_as_python_writes_it() {
+    let cases = [
+        ("{{ {'b': 1, 'a': [true, none]} | tojson }}", "{\"b\": 1, \"a\": [true, null]}"),
+        ("{{ {'b': 1, 'a': {}} | tojson(indent=2) }}", "{\n  \"b\": 1,\n  \"a\": {}\n}"),
+        ("{{ {'b': 1, 'a': []} | tojson(sort_keys=true, separators=(',', ':')) }}", "{\"a\":[],\"b\":1}"),
+        ("{{ 'é😀<&>' | tojson }}", "\"é😀<&>\""),
+        ("{{ 'é😀' | tojson(ensure_ascii=true) }}", "\"\\u00e9\\ud83d\\ude00\""),
+        ("{{ 'a\n\t\"' | tojson }}", "\"a\\n\\t\\\"\""),
+        (
+            "{{ [1.0, 0.1, 1e16, 1.5e-05, 0.0001, 123456789012345678] | tojson }}",
+            "[1.0, 0.1, 1e+16, 1.5e-05, 0.0001, 123456789012345678]",
+        ),
+    ];
+    for (source, expected) in cases {
+        assert_eq!(text(&compile(source), &user("abc")), expected, "{source}");
+    }
+}
+
+#[test]
+fn dates_are_written_as_c_writes_them() {
+    let source = "{{ strftime_now('%A %a %-d %d %e %B %b %m %Y %y %H:%M:%S %I %p %j %F %T %% %Q') }}";
+    assert_eq!(
+        text(&compile(source), &user("x")),
+        "Friday Fri 1 01  1 January Jan 01 2027 27 09:00:00 09 AM 001 2027-01-01 09:00:00 % %Q"
+    );
+    let leap = SystemTime::UNIX_EPOCH + Duration::from_secs(1_709_164_800);
+    assert_eq!(clock::format(leap, "%F %A"), "2024-02-29 Thursday");
 }
 
 #[test]

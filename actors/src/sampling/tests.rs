@@ -1,3 +1,5 @@
+//! Ranges: what is refused, and in which words.
+
 use super::{Low, ParamError, Range, SamplingParams};
 
 fn refusal(change: impl FnOnce(&mut SamplingParams), n_vocab: Option<u32>) -> ParamError {

@@ -121,7 +121,6 @@ impl Outbox {
                     return Ok(());
                 }
                 Err(gone) => {
-                    // The last event may be behind this one: nobody would ask for room again.
                     self.give_up();
                     return Err(gone);
                 }

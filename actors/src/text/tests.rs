@@ -98,7 +98,9 @@ fn nothing_follows_a_stop_text() {
 fn cut(text: &str, stops: &[String]) -> String {
     let stops: Vec<&String> = stops.iter().filter(|stop| !stop.is_empty()).collect();
     for end in 0..=text.len() {
-        let Some(seen) = text.get(..end) else { continue };
+        let Some(seen) = text.get(..end) else {
+            continue;
+        };
         if let Some(stop) = stops.iter().filter(|stop| seen.ends_with(stop.as_str())).max_by_key(|stop| stop.len()) {
             return seen[..end - stop.len()].to_owned();
         }

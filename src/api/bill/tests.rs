@@ -1,3 +1,5 @@
+//! Usage and timings of several sequences in one bill.
+
 use cllm_actors::FinishReason;
 use serde_json::json;
 

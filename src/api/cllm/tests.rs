@@ -1,3 +1,5 @@
+//! The shapes of cLLM's own endpoints.
+
 use cllm_actors::FinishReason;
 use cllm_actors::request::{Deadlines, Delta, Finished, Timings, Usage};
 

@@ -1,3 +1,5 @@
+//! Fields of a body: types, ranges and the words of a refusal.
+
 use serde_json::json;
 
 use super::*;

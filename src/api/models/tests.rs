@@ -1,3 +1,5 @@
+//! The model card.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Prompts times choices, and their seeds.
+
 use serde_json::json;
 
 use super::*;

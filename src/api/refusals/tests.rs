@@ -1,3 +1,5 @@
+//! Parameters that are refused rather than ignored.
+
 use serde_json::json;
 
 use super::*;

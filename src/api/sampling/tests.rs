@@ -1,3 +1,5 @@
+//! Sampling fields under their names and aliases.
+
 use serde_json::json;
 
 use super::*;

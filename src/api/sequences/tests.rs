@@ -1,3 +1,5 @@
+//! Events of several sequences in one stream.
+
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! When the head of a stream goes out, and what goes out while it is silent.
+
 use cllm_actors::FinishReason;
 use cllm_actors::request::{Timings, Usage};
 use http_body_util::BodyExt;

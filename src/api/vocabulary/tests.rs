@@ -1,3 +1,5 @@
+//! The helper endpoints.
+
 use super::*;
 
 fn read(body: Value) -> Result<Text, ApiError> {

@@ -51,7 +51,7 @@ fn the_seed_file_means_what_the_report_says() {
     insta::assert_snapshot!(notes.join("\n"), @r"
     note: 16 sequences run at once, the smallest of `scheduler.max_batch_size`, `resources.max_batch_size`, `backend.llama_cpp.n_seq_max`
     note: nothing is polled here, so these change no speed: `scheduler.loop_interval`, `scheduler.idle_loop_interval`, `scheduler.wait_poll_interval_ms`
-    note: checked, but acted on only from a later release on: `scheduler.batch_timeout_ms`, `resources.kv_cache_max_memory_mb`, `cache.default_max_size`, `cache.default_max_memory_mb`, `cache.cleanup_interval`
+    note: checked, but acted on only from a later release on: `cache.default_max_size`, `cache.default_max_memory_mb`, `cache.cleanup_interval`
     warning: other machines can reach `0.0.0.0`, and `server.api_keys` asks for no key
     ");
 }

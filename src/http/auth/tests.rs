@@ -1,3 +1,5 @@
+//! API keys.
+
 use hyper::HeaderMap;
 
 use super::KeyRing;

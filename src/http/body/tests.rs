@@ -1,3 +1,5 @@
+//! Bodies: size, type, syntax.
+
 use std::time::Duration;
 
 use bytes::Bytes;

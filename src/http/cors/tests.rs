@@ -1,3 +1,5 @@
+//! Who may call from a web page.
+
 use hyper::{HeaderMap, Method};
 
 use super::AllowedOrigins;

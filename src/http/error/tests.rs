@@ -1,3 +1,5 @@
+//! Errors as statuses, headers and bodies.
+
 use std::time::Duration;
 
 use cllm_actors::GenerateError;

@@ -1,3 +1,5 @@
+//! Paths, methods and aliases.
+
 use hyper::Method;
 use warp::Reply;
 

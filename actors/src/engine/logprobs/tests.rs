@@ -1,3 +1,5 @@
+//! Log-probabilities against a full softmax and a full sort.
+
 use proptest::prelude::*;
 
 use super::{LEAST_LOGPROB, token_logprob};

@@ -133,8 +133,8 @@ fn tools_variables_names_and_unknown_roles_are_a_users_text() {
 
 #[test]
 fn what_cannot_be_told_apart_is_refused() {
-    let template = compile("{% for c in messages[0].content %}{{ '<' if c == '<' else c }}{% endfor %}");
-    assert_eq!(parts(&template, &user("a < b")), [template_part("a < b")]);
+    let template = compile("{% for c in messages[0].content %}{{ '{' if c == '<' else c }}{% endfor %}");
+    assert_eq!(parts(&template, &user("a < b")), [template_part("a { b")]);
     assert!(matches!(template.render(&user("<s>")), Err(TemplateError::Rejected { .. })));
 }
 

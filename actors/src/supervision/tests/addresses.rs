@@ -1,3 +1,5 @@
+//! Addresses that survive restarts.
+
 use super::*;
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+//! The supervisor of short-lived children.
+
 use tokio::time::Instant;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What is counted of mailboxes, and that nothing stays behind.
+
 use super::*;
 
 async fn worker() -> ActorRef<WorkerMsg> {

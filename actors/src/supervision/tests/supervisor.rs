@@ -1,3 +1,5 @@
+//! Supervisors with real actors on a paused clock.
+
 use ractor::{ActorStatus, registry};
 use tokio::time::Instant;
 

@@ -1,3 +1,5 @@
+//! Whole answers in the OpenAI shapes.
+
 use std::time::Duration;
 
 use cllm_actors::FinishReason;

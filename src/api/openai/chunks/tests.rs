@@ -1,3 +1,5 @@
+//! Chunks of a stream in the OpenAI shapes.
+
 use cllm_actors::FinishReason;
 use cllm_actors::engine::protocol::TokenBytes;
 use cllm_actors::request::{Timings, Usage};

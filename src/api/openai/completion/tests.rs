@@ -1,3 +1,5 @@
+//! What a text completion request turns into.
+
 use cllm_actors::SamplingParams;
 use cllm_actors::request::Deadlines;
 use serde_json::json;

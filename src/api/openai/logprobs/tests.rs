@@ -1,3 +1,5 @@
+//! Log-probabilities in the chat and the legacy shape.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The draws: uniform, independent, and a function of seed and index alone.
+
 use std::collections::HashSet;
 
 use super::{Stream, from_row, uniform};

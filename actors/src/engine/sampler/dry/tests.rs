@@ -1,3 +1,5 @@
+//! DRY penalties, computed by hand.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Counts of recent tokens against a plain recount.
+
 use proptest::prelude::*;
 
 use super::{Penalties, Window};

@@ -1,3 +1,5 @@
+//! Partial selection against a full sort.
+
 use proptest::prelude::*;
 
 use super::{Candidate, Selection, by_likelihood};

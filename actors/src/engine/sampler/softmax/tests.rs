@@ -1,3 +1,5 @@
+//! The softmax against a plain one in double precision.
+
 use super::{block_sums, exp, weight};
 
 #[test]
