@@ -34,6 +34,16 @@ fn prompt(seed: u64) -> Vec<Token> {
     (0..random.usize(1..60)).map(|_| random.i32(97..123)).collect()
 }
 
+/// Waits until the engine works on a generation; gives what it brought by then.
+async fn first_tokens(generation: &mut Generation) -> Vec<Token> {
+    while let Some(event) = timeout(PATIENCE, generation.next()).await.expect("in time") {
+        if let GenerationEvent::Delta(delta) = event {
+            return delta.tokens;
+        }
+    }
+    panic!("a generation brings tokens");
+}
+
 /// Tokens and end of a generation.
 async fn collect(mut generation: Generation) -> (Vec<Token>, Result<Finished, GenerateError>) {
     let mut tokens = Vec::new();
@@ -285,7 +295,9 @@ async fn deadlines_of_queue_and_total_are_told_apart() {
     let system = start("deadlines", spec).await;
     let mut long = request(&prompt(1), 4000);
     long.deadlines.total = Duration::from_secs(3);
-    let long = system.generate(long).await.expect("admitted");
+    let mut long = system.generate(long).await.expect("admitted");
+    // Otherwise the other one may take the only place.
+    first_tokens(&mut long).await;
     let mut queued = request(&prompt(2), 1);
     queued.deadlines.queue = Some(Duration::from_millis(50));
     let queued = system.generate(queued).await.expect("admitted");
@@ -299,9 +311,10 @@ async fn deadlines_of_queue_and_total_are_told_apart() {
 async fn a_slow_reader_gets_every_token_gathered() {
     let system = start("slow-reader", FakeSpec::default()).await;
     let mut generation = system.generate(request(&prompt(1), 1000)).await.expect("admitted");
+    // It runs, so it is through before the other one, which needs as many steps.
+    let (mut tokens, mut deltas) = (first_tokens(&mut generation).await, 1);
     let other = system.generate(request(&prompt(2), 1000)).await.expect("admitted");
     assert!(collect(other).await.1.is_ok(), "a slow reader does not touch the engine");
-    let (mut tokens, mut deltas) = (Vec::new(), 0);
     while let Some(event) = generation.next().await {
         if let GenerationEvent::Delta(delta) = event {
             tokens.extend(delta.tokens);
