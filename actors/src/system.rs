@@ -302,10 +302,10 @@ impl System {
         loop {
             self.admit(0)?;
             epochs.borrow_and_update();
-            if let Some(backend) = self.inner.wiring.backend.current() {
-                if let Ok(CallResult::Success(answer)) = backend.call(&message, Some(VOCABULARY_DEADLINE)).await {
-                    return Ok(answer);
-                }
+            if let Some(backend) = self.inner.wiring.backend.current()
+                && let Ok(CallResult::Success(answer)) = backend.call(&message, Some(VOCABULARY_DEADLINE)).await
+            {
+                return Ok(answer);
             }
             epochs.changed().await.map_err(|_| GenerateError::ShuttingDown)?;
         }
