@@ -122,7 +122,7 @@ pub struct Delta {
     pub text: String,
     /// The tokens consumed since the last delta. Their text may reach beyond or stay behind `text`.
     pub tokens: Vec<Token>,
-    /// One per token; only when asked for.
+    /// One per token but the end token, which is no part of the text; only when asked for.
     pub logprobs: Vec<TokenLogprob>,
 }
 

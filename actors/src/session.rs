@@ -322,12 +322,15 @@ impl SessionState {
     }
 
     fn finished_already(&self) -> Option<FinishReason> {
-        let ends = |token: &Token| self.model.as_ref().is_some_and(|model| model.info.end_tokens.contains(token));
-        if self.answer.emitted.last().is_some_and(ends) {
+        if self.answer.emitted.last().is_some_and(|token| self.is_end(*token)) {
             return Some(FinishReason::EndToken);
         }
         let complete = self.answer.emitted.len() as u32 >= self.max_tokens;
         (complete && self.answer.missing_prompt_logprobs(&self.request).is_none()).then_some(FinishReason::Length)
+    }
+
+    fn is_end(&self, token: Token) -> bool {
+        self.model.as_ref().is_some_and(|model| model.info.end_tokens.contains(&token))
     }
 
     fn on_queued(&mut self, position: u32) -> Result<(), GenerateError> {
@@ -353,7 +356,11 @@ impl SessionState {
         }
         let mut delta = Delta::default();
         let mut stopped = None;
-        for (index, token) in (output.index..).zip(output.tokens) {
+        for (index, mut token) in (output.index..).zip(output.tokens) {
+            if self.is_end(token.id) {
+                // It is no part of the text, so it has no place among the text's log-probabilities.
+                token.logprobs = None;
+            }
             if index as usize == self.answer.emitted.len() && stopped.is_none() {
                 stopped = self.answer.take_token(token, &mut delta);
             }
