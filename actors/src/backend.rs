@@ -262,13 +262,7 @@ impl BackendState {
 
     /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
     fn on_step(&mut self, output: StepOutput) {
-        let mut summary = StepSummary {
-            epoch: output.epoch,
-            step_us: output.step_us,
-            batch_tokens: output.batch_tokens,
-            cells_used: output.cells_used,
-            tokens: Vec::with_capacity(output.outputs.len()),
-        };
+        let mut summary = StepSummary { epoch: output.epoch, tokens: Vec::with_capacity(output.outputs.len()) };
         for sequence in output.outputs {
             let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
             if !ids.is_empty() {

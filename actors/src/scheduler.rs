@@ -112,12 +112,6 @@ pub struct Submission {
 pub struct StepSummary {
     /// Epoch of the engine's state.
     pub epoch: Epoch,
-    /// Time of the step, µs.
-    pub step_us: u64,
-    /// Tokens in the batch.
-    pub batch_tokens: u32,
-    /// Tokens with KV after it.
-    pub cells_used: u32,
     /// New tokens by request.
     pub tokens: Vec<(RequestId, SmallVec<[Token; 1]>)>,
 }

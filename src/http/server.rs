@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use hyper_util::service::TowerToHyperService;
-use ractor::{ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use ractor::{ActorProcessingErr, ActorRef};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -51,7 +51,7 @@ pub struct HttpServerArgs {
 }
 
 impl HttpServerArgs {
-    /// Puts the HTTP side together; nothing is accepted before [`HttpServer::start`].
+    /// Puts the HTTP side together; nothing is accepted before the actor is spawned.
     pub fn new(listener: TcpListener, routes: Vec<Route>, settings: Arc<HttpSettings>) -> Self {
         let connections = Connections::new(settings.connections);
         let filter = dispatch::filter(RouteTable::new(routes), settings);
@@ -76,20 +76,6 @@ impl Drop for HttpServerState {
 /// The actor.
 #[derive(Debug)]
 pub struct HttpServer;
-
-impl HttpServer {
-    /// Starts the actor as a child of `supervisor`.
-    ///
-    /// # Errors
-    /// When the name is taken.
-    pub async fn start(
-        name: String,
-        args: HttpServerArgs,
-        supervisor: ActorCell,
-    ) -> Result<(HttpServerRef, JoinHandle<()>), SpawnErr> {
-        ractor::Actor::spawn_linked(Some(name), Self, args, supervisor).await
-    }
-}
 
 #[ractor::actor(message = HttpServerMsg, state = HttpServerState, arguments = HttpServerArgs)]
 impl HttpServer {

@@ -11,7 +11,7 @@ use super::*;
 use crate::engine::fake;
 use crate::engine::spec::{EngineSpec, FakeSpec};
 use crate::error::GenerateError;
-use crate::request::{Delta, FinishReason, Finished, Prompt};
+use crate::request::{FinishReason, Finished, Prompt};
 
 /// Far beyond anything these tests take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -45,17 +45,8 @@ async fn first_tokens(generation: &mut Generation) -> Vec<Token> {
 }
 
 /// Tokens and end of a generation.
-async fn collect(mut generation: Generation) -> (Vec<Token>, Result<Finished, GenerateError>) {
-    let mut tokens = Vec::new();
-    while let Some(event) = timeout(PATIENCE, generation.next()).await.expect("in time") {
-        match event {
-            GenerationEvent::Delta(Delta { tokens: more, .. }) => tokens.extend(more),
-            GenerationEvent::Finished(finished) => return (tokens, Ok(finished)),
-            GenerationEvent::Failed(error) => return (tokens, Err(error)),
-            _ => {}
-        }
-    }
-    panic!("a generation ends with Finished or Failed");
+async fn collect(generation: Generation) -> (Vec<Token>, Result<Finished, GenerateError>) {
+    collect_counted(generation, &AtomicU32::new(0)).await
 }
 
 async fn eventually(what: &str, check: impl Fn() -> bool) {

@@ -88,7 +88,7 @@ impl TestServer {
 
 async fn start_actor(args: &HttpServerArgs, parent: &ActorRef<Never>) -> HttpServerRef {
     let name = format!("test-http-{:x}", fastrand::u64(..));
-    HttpServer::start(name, args.clone(), parent.get_cell()).await.unwrap().0
+    Actor::spawn_linked(Some(name), HttpServer, args.clone(), parent.get_cell()).await.unwrap().0
 }
 
 fn test_routes(chunks: mpsc::Receiver<Bytes>) -> Vec<Route> {
