@@ -19,6 +19,9 @@ use cli::{Cli, Command};
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Some(code) = cllm_actors::engine::child::run_if_child() {
+        return code;
+    }
     let result = match Cli::parse().command {
         Command::Serve { config, overrides } => run_server(&overrides.sources(config)),
         Command::CheckConfig { config, overrides } => check_config(&overrides.sources(config)),

@@ -14,7 +14,7 @@ use ractor::{ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::engine::host::{EngineHost, EventSink, HostError};
+use crate::engine::host::{EngineHost, EventSink, HostError, HostKind};
 use crate::engine::protocol::{
     AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, ModelInfo, RequestId, SequenceId, StepOutput,
     TextPart, Token,
@@ -22,6 +22,7 @@ use crate::engine::protocol::{
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
 use crate::prompt::ChatTemplate;
+use crate::quarantine::Quarantine;
 use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
 use crate::system::Status;
@@ -97,7 +98,12 @@ pub enum TokensTo {
     /// A caller that waits.
     Caller(RpcReplyPort<Result<Vec<Token>, VocabularyError>>),
     /// A session, as `SessionMsg::Tokenized`.
-    Session(ActorRef<SessionMsg>),
+    Session {
+        /// The session.
+        session: ActorRef<SessionMsg>,
+        /// Its request.
+        request: RequestId,
+    },
 }
 
 /// Why text was not turned into tokens, or tokens into text.
@@ -116,6 +122,8 @@ pub enum VocabularyError {
 pub struct BackendArgs {
     /// The engine.
     pub engine: EngineSpec,
+    /// Where it runs.
+    pub host: HostKind,
     /// The others.
     pub wiring: Arc<Wiring>,
 }
@@ -128,10 +136,30 @@ pub struct BackendState {
     scheduler: Option<SchedulerRef>,
     host: EngineHost,
     sessions: HashMap<RequestId, ActorRef<SessionMsg>>,
+    suspects: Suspects,
     questions: HashMap<u64, (Question, usize)>,
     /// Sum over `questions`.
     asked_bytes: usize,
     next_question: u64,
+}
+
+/// What the engine is working on.
+#[derive(Debug, Default)]
+struct Suspects {
+    /// The batch's requests that have gained nothing while they were in it.
+    in_step: Vec<RequestId>,
+    /// The last text.
+    tokenizing: Option<u64>,
+}
+
+impl Suspects {
+    /// A request that has got a token is no suspect any more.
+    fn gained(&mut self, request: RequestId, quarantine: &Quarantine) {
+        if let Some(at) = self.in_step.iter().position(|suspect| *suspect == request) {
+            self.in_step.swap_remove(at);
+            quarantine.clear(request);
+        }
+    }
 }
 
 /// A vocabulary command under way.
@@ -156,6 +184,7 @@ impl Backend {
             scheduler: None,
             host,
             sessions: HashMap::new(),
+            suspects: Suspects::default(),
             questions: HashMap::new(),
             asked_bytes: 0,
             next_question: 0,
@@ -254,10 +283,27 @@ impl BackendState {
             }
             EngineEvent::Tokenized { id, result } => self.on_tokenized(id, result),
             EngineEvent::Detokenized { id, result } => self.on_detokenized(id, result),
-            EngineEvent::Failed { cause } | EngineEvent::LoadFailed { cause } => return Err(cause.into()),
+            EngineEvent::StepStarted { requests, .. } => self.suspects.in_step = requests,
+            EngineEvent::TokenizeStarted { id } => self.suspects.tokenizing = Some(id),
+            EngineEvent::Failed { cause } => {
+                self.charge();
+                return Err(cause.into());
+            }
+            EngineEvent::LoadFailed { cause } => return Err(cause.into()),
             EngineEvent::Loading { .. } | EngineEvent::Loaded(_) => {}
         }
         Ok(())
+    }
+
+    /// The engine died: of those it worked on, whoever has gained nothing may be the reason.
+    fn charge(&self) {
+        let quarantine = &self.wiring.quarantine;
+        quarantine.charge(&self.suspects.in_step);
+        if let Some((Question::Tokens(TokensTo::Session { request, .. }), _)) =
+            self.suspects.tokenizing.and_then(|id| self.questions.get(&id))
+        {
+            quarantine.charge(&[*request]);
+        }
     }
 
     /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
@@ -266,6 +312,7 @@ impl BackendState {
         for sequence in output.outputs {
             let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
             if !ids.is_empty() {
+                self.suspects.gained(sequence.request, &self.wiring.quarantine);
                 summary.tokens.push((sequence.request, ids));
             }
             if let Some(session) = self.sessions.get(&sequence.request) {
@@ -326,7 +373,7 @@ impl TokensTo {
     fn send(self, result: Result<Vec<Token>, VocabularyError>) {
         match self {
             Self::Caller(port) => drop(port.send(result)),
-            Self::Session(session) => drop(session.cast(SessionMsg::Tokenized { result })),
+            Self::Session { session, .. } => drop(session.cast(SessionMsg::Tokenized { result })),
         }
     }
 }
@@ -336,7 +383,7 @@ impl Question {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Tokens(TokensTo::Caller(port)) => port.is_closed(),
-            Self::Tokens(TokensTo::Session(session)) => session.get_status() == ActorStatus::Stopped,
+            Self::Tokens(TokensTo::Session { session, .. }) => session.get_status() == ActorStatus::Stopped,
             Self::Text(port) => port.is_closed(),
         }
     }
@@ -361,7 +408,7 @@ async fn start_engine(
         .map_err(|_| "the previous engine does not free its memory")??;
     let (loaded, load) = oneshot::channel();
     let sink = event_sink(myself, args.wiring.clone(), loaded);
-    let host = EngineHost::start(args.engine.clone(), occupancy, sink)?;
+    let host = EngineHost::start(args.engine.clone(), &args.host, Arc::new(occupancy), sink)?;
     let info = load.await.map_err(|_| "the engine ended while it loaded")??;
     Ok((host, info))
 }

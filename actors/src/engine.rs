@@ -1,16 +1,19 @@
 //! The blocking side: everything that runs on the engine's own threads, and the protocol to reach it.
 //!
-//! `protocol` is all that the actors see. A host (today the thread host) runs two threads: the loop, generic over
-//! a `Model`, and the vocabulary thread.
+//! `protocol` is all that the actors see. A host runs two threads, here or in a process of their own: the loop,
+//! generic over a `Model`, and the vocabulary thread.
 
+mod progress;
 pub mod protocol;
 pub mod spec;
 
 pub mod model;
 
 pub mod batch;
+pub mod child;
 mod engine_loop;
 pub mod fake;
+mod frames;
 pub mod host;
 #[cfg(feature = "llama")]
 pub mod llama;

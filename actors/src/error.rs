@@ -40,6 +40,9 @@ pub enum GenerateError {
         /// When it is tried again.
         retry_after: Duration,
     },
+    /// The engine died over this request, more than once.
+    #[error("the request was refused: the engine ended each time it worked on it")]
+    EngineCrashed,
     /// A deadline passed.
     #[error("deadline exceeded: {which} took longer than {} ms", limit.as_millis())]
     DeadlineExceeded {

@@ -15,6 +15,7 @@ pub mod error;
 pub mod kv_cache;
 pub mod names;
 pub mod prompt;
+pub mod quarantine;
 pub mod request;
 pub mod sampling;
 pub mod scheduler;

@@ -135,6 +135,8 @@ pub struct Finished {
     pub usage: Usage,
     /// How long it took.
     pub timings: Timings,
+    /// How often it went on where it was after something inside was restarted.
+    pub resumed: u32,
 }
 
 /// Why a generation ended well.

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef};
 use smallvec::SmallVec;
 
-use self::policy::{Action, Event, Policy, PolicyLimits};
+use self::policy::{Action, Company, Event, Policy, PolicyLimits};
 use crate::backend::BackendMsg;
 use crate::engine::protocol::{Admit, Ended, Epoch, Limits, RequestId, SequenceId, Token, Waiting};
 use crate::kv_cache::KvCacheMsg;
 use crate::kv_cache::index::{Reservation, Reuse};
+use crate::quarantine::Verdict;
 use crate::sampling::SamplingParams;
 use crate::session::SessionMsg;
 use crate::system::Status;
@@ -188,6 +189,10 @@ impl SchedulerState {
         let event = Event::Submit {
             request: submission.request,
             tokens: submission.tokens.clone(),
+            company: match self.args.wiring.quarantine.verdict(submission.request) {
+                Verdict::Trusted => Company::Any,
+                Verdict::Suspect | Verdict::Guilty => Company::Nobody,
+            },
             rank: submission.arrived_us,
         };
         self.submissions.insert(submission.request, submission);

@@ -25,6 +25,7 @@ use crate::backend::{BackendMsg, TokensTo, VocabularyError};
 use crate::engine::protocol::{AddSpecial, EndReason, Epoch, RequestId, SequenceOutput, TextPart, Token};
 use crate::engine::vocabulary_thread::plain_text;
 use crate::error::GenerateError;
+use crate::quarantine::Verdict;
 use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
 use crate::sampling::SamplingParams;
 use crate::scheduler::{SchedulerMsg, Submission};
@@ -169,6 +170,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // Undeliverable: a scheduler that is not there runs nothing.
         let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request });
+        self.wiring.quarantine.clear(self.request);
     }
 }
 
@@ -267,7 +269,7 @@ impl SessionState {
     }
 
     fn ask_for_tokens(&self, myself: &SessionRef, parts: Vec<TextPart>) {
-        let reply_to = TokensTo::Session(myself.clone());
+        let reply_to = TokensTo::Session { session: myself.clone(), request: self.request_id };
         // Undeliverable: the backend is down; the scheduler that restarts after it makes us ask again.
         let _ = self.wiring.backend.cast(BackendMsg::Tokenize { parts, special: AddSpecial::Model, reply_to });
     }
@@ -396,10 +398,22 @@ impl SessionState {
 
     fn on_scheduler_restarted(&mut self, myself: &SessionRef, epoch: Epoch) -> Result<(), GenerateError> {
         match self.phase {
-            Phase::Tokenizing => self.tokenize(myself),
+            Phase::Tokenizing => self.unless_guilty().and_then(|()| self.tokenize(myself)),
             Phase::Submitted(Some(reached)) if reached >= epoch => Ok(()),
-            Phase::Submitted(_) => self.submit(myself),
+            Phase::Submitted(_) => {
+                self.unless_guilty()?;
+                self.answer.on_resumed();
+                self.submit(myself)
+            }
             Phase::Over => Ok(()),
+        }
+    }
+
+    fn unless_guilty(&self) -> Result<(), GenerateError> {
+        match self.wiring.quarantine.verdict(self.request_id) {
+            Verdict::Guilty => Err(GenerateError::EngineCrashed),
+            Verdict::Suspect if self.phase == Phase::Tokenizing => Err(GenerateError::EngineCrashed),
+            Verdict::Suspect | Verdict::Trusted => Ok(()),
         }
     }
 
@@ -444,7 +458,7 @@ impl SessionState {
         }
         let timings = self.timings();
         let usage = self.usage();
-        self.end(GenerationEvent::Finished(Finished { reason, usage, timings }));
+        self.end(GenerationEvent::Finished(Finished { reason, usage, timings, resumed: self.answer.resumed }));
         Ok(())
     }
 

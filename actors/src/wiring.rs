@@ -8,6 +8,7 @@ use crate::backend::BackendMsg;
 use crate::engine::protocol::ModelInfo;
 use crate::kv_cache::KvCacheMsg;
 use crate::prompt::ChatTemplate;
+use crate::quarantine::Quarantine;
 use crate::scheduler::SchedulerMsg;
 use crate::supervision::addr::Addr;
 use crate::system::Status;
@@ -25,6 +26,8 @@ pub struct Wiring {
     pub model: watch::Sender<Option<Arc<LoadedModel>>>,
     /// What the system can do.
     pub status: watch::Sender<Status>,
+    /// Who may have killed an engine.
+    pub quarantine: Quarantine,
     /// One permit: the device memory. Held until the last byte of a model is freed.
     pub occupancy: Arc<Semaphore>,
 }
@@ -47,6 +50,7 @@ impl Wiring {
             scheduler: Addr::new(),
             model: watch::Sender::new(None),
             status: watch::Sender::new(Status::Loading { progress: 0.0 }),
+            quarantine: Quarantine::default(),
             occupancy: Arc::new(Semaphore::new(1)),
         }
     }

@@ -35,6 +35,9 @@ pub(crate) struct TimingsObject {
     predicted_per_token_ms: f64,
     predicted_per_second: f64,
     queue_ms: f64,
+    /// How often a sequence went on after a restart; has a place of its own in answers.
+    #[serde(skip)]
+    pub(crate) resumed: u32,
 }
 
 /// The ends of an answer's sequences, prompt by prompt, choice by choice.
@@ -98,6 +101,7 @@ impl<'a> Bill<'a> {
             predicted_per_token_ms: ratio(milliseconds(times.decode), f64::from(timed)),
             predicted_per_second: ratio(f64::from(timed), times.decode.as_secs_f64()),
             queue_ms: milliseconds(times.queue),
+            resumed: self.sequences.iter().map(|end| end.resumed).sum(),
         }
     }
 }

@@ -28,13 +28,8 @@ const POLLING: [&str; 3] =
     ["scheduler.loop_interval", "scheduler.idle_loop_interval", "scheduler.wait_poll_interval_ms"];
 
 /// Keys that are checked, and on which this release does not act yet.
-const LATER: [&str; 5] = [
-    "cache.default_max_size",
-    "cache.default_max_memory_mb",
-    "cache.eviction_threshold",
-    "cache.cleanup_interval",
-    "backend.watchdog_ms",
-];
+const LATER: [&str; 4] =
+    ["cache.default_max_size", "cache.default_max_memory_mb", "cache.eviction_threshold", "cache.cleanup_interval"];
 
 /// A merged configuration on its way to being accepted.
 #[derive(Debug)]
@@ -88,10 +83,6 @@ impl Check<'_> {
     }
 
     fn engine(&mut self) {
-        if self.config.backend.engine == Engine::Process {
-            let reason = "the engine in a process of its own arrives with the next release: use `thread`";
-            self.problem(&[ENGINE], format!("`{ENGINE}`: {reason}"));
-        }
         if self.config.server.use_libtorch {
             let reason = "there is no libtorch backend: remove the key or set it to `false`";
             self.problem(&["server.use_libtorch"], format!("`server.use_libtorch`: {reason}"));

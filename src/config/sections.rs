@@ -123,9 +123,10 @@ section! {
 section! {
     /// The engine.
     pub struct Backend at (backend) {
-        /// Where llama.cpp runs: in a thread of the server, or in a process of its own; or `fake`, which computes nothing.
-        engine: Engine = Engine::Thread;
-        /// Time without progress after which the engine is taken for hung, in milliseconds.
+        /// Where llama.cpp runs: in a process of its own, whose death no request notices, or in a thread of the server;
+        /// or `fake`, which computes nothing.
+        engine: Engine = Engine::Process;
+        /// Time without progress after which an engine process is taken for hung and killed, in milliseconds.
         watchdog_ms: u64 = 10_000, Rule::Integer(100, WEEK_MS);
     }
     with {
@@ -148,6 +149,8 @@ section! {
         n_ubatch: u32 = 512, Rule::Integer(1, 1_048_576);
         /// Compute threads; 0: one per physical core.
         n_threads: u32 = 0, Rule::Integer(0, 1024);
+        /// How often OpenMP's idle threads look for work before they sleep, for engines in a process of their own. High values are fast on an idle machine and crawl beside other busy processes; unset: as libgomp decides.
+        spin: Option<u32> = Some(1000), Rule::Integer(0, 4_000_000_000);
         /// Layers on the GPU; -1: all.
         n_gpu_layers: i32 = 0, Rule::Integer(-1, 100_000);
         /// Sequences that run at once; see `scheduler.max_batch_size`.
@@ -176,6 +179,8 @@ section! {
 section! {
     /// The fake engine, for tests and for trying things without a model.
     pub struct Fake at (backend.fake) {
+        /// Where it runs: in a thread of the server, or in a process of its own.
+        host: FakeHost = FakeHost::Thread;
         /// Tokens of KV over all sequences.
         n_ctx: u32 = 65_536, Rule::Integer(1, MANY_TOKENS);
         /// Most tokens of one request, in place of `model.max_context_length`.
@@ -236,6 +241,17 @@ pub enum Engine {
 }
 
 choice!(Engine: "process" = Process, "thread" = Thread, "fake" = Fake);
+
+/// Where the fake engine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FakeHost {
+    /// In a process of its own.
+    Process,
+    /// In a thread of the server.
+    Thread,
+}
+
+choice!(FakeHost: "process" = Process, "thread" = Thread);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

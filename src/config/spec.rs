@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use cllm_actors::engine::host::{HostKind, ProcessOptions};
 use cllm_actors::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use cllm_actors::request::Deadlines;
 use cllm_actors::system::SystemArgs;
 
-use super::sections::{Engine, Scheduler, Server};
+use super::sections::{Engine, FakeHost, Scheduler, Server};
 use super::{Config, MAX_SEQUENCES};
 
 /// Sequences that run at once when no key says otherwise.
@@ -37,6 +38,20 @@ impl Config {
         }
     }
 
+    /// Where the engine runs.
+    fn host(&self) -> HostKind {
+        let in_process = match self.backend.engine {
+            Engine::Process => true,
+            Engine::Thread => false,
+            Engine::Fake => self.backend.fake.host == FakeHost::Process,
+        };
+        if !in_process {
+            return HostKind::Thread;
+        }
+        let watchdog = Duration::from_millis(self.backend.watchdog_ms);
+        HostKind::Process(ProcessOptions { watchdog, spin: self.backend.llama_cpp.spin })
+    }
+
     /// Everything the actor system is started with.
     pub fn system_args(&self) -> SystemArgs {
         let max_iterations = self.scheduler.max_iterations;
@@ -44,6 +59,7 @@ impl Config {
         SystemArgs {
             instance: "cllm".to_owned(),
             engine: self.engine_spec(),
+            host: self.host(),
             max_queue: self.scheduler.max_queue,
             step_tokens: self.scheduler.step_tokens,
             // A week of milliseconds fits.

@@ -264,6 +264,10 @@ impl From<GenerateError> for ApiError {
             GenerateError::EngineDown { retry_after, .. } => {
                 Self::unavailable("engine_down", message).with_retry_after(retry_after)
             }
+            GenerateError::EngineCrashed => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "engine_crashed", message)
+                    .not_worth_a_retry()
+            }
             GenerateError::DeadlineExceeded { .. } => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "timeout_error", "deadline_exceeded", message)
                     .not_worth_a_retry()

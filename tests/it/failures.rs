@@ -246,13 +246,12 @@ async fn an_engine_that_dies_is_replaced_and_streams_go_on_with_the_right_text()
     }))
     .await;
     let poison = server.begin(PATH, &long("a prompt with POISON in it"));
-    server.log_line(&["the fake engine was told to crash"]).await;
-    // While its sender waits, each new engine would meet it again.
-    drop(poison);
     join_all(streams.into_iter().map(async |(prompt, stream, chunks)| {
         assert_eq!(rest(stream, chunks).await, after(&prompt, 300), "{prompt}");
     }))
     .await;
+    let refused = poison.answer().await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["error"]["code"]), (500, &json!("engine_crashed")));
     soon("ready again", async { while server.get("/readyz").await.status != 200 {} }).await;
     let answer = server.post(PATH, text_body("afterwards", json!({ "max_tokens": 9 }))).await.ok();
     assert_eq!(choice_text(&answer, 0), after("afterwards", 9));
@@ -261,13 +260,12 @@ async fn an_engine_that_dies_is_replaced_and_streams_go_on_with_the_right_text()
 #[tokio::test]
 async fn an_engine_that_dies_again_and_again_is_held_down_and_requests_say_so() {
     let server = Server::start(&["backend.fake.poison=POISON"]).await;
-    let poison = tokio::time::timeout(PATIENCE, server.post(PATH, long("POISON"))).await.expect("it ends");
-    assert_eq!(
-        (poison.status.as_u16(), &poison.json()["error"]["code"]),
-        (503, &json!("engine_down")),
-        "{}",
-        poison.body
-    );
+    let first = server.post(PATH, long("POISON")).await;
+    assert_eq!((first.status.as_u16(), &first.json()["error"]["code"]), (500, &json!("engine_crashed")));
+    assert_eq!(first.header("x-should-retry"), "false");
+    let second = tokio::time::timeout(PATIENCE, server.post(PATH, long("POISON"))).await.expect("it ends");
+    let code = &second.json()["error"]["code"];
+    assert_eq!((second.status.as_u16(), code), (503, &json!("engine_down")), "{}", second.body);
     let ready = server.get("/readyz").await;
     assert_eq!((ready.status.as_u16(), &ready.json()["status"]), (503, &json!("engine_down")));
     let refused = server.post(PATH, text_body("hi", json!({ "stream": true }))).await;

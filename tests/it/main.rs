@@ -11,6 +11,7 @@ mod cllm_api;
 mod command_line;
 mod completions;
 mod cut_characters;
+mod engine_process;
 mod errors;
 mod failures;
 mod isolation;

@@ -152,10 +152,15 @@ impl Process {
     }
 
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status().await.expect("every Unix has `kill`");
-        assert!(sent.success());
+        signal(self.child.id().expect("it runs"), name).await;
     }
+}
+
+/// Sends a process a signal, by `kill`'s name for it.
+pub(crate) async fn signal(pid: u32, name: &str) {
+    let pid = pid.to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status().await.expect("every Unix has `kill`");
+    assert!(sent.success());
 }
 
 /// Collects a pipe, so that the child never waits for us.

@@ -18,6 +18,7 @@ use self::plan::{Plan, Planned};
 use self::slot::Slot;
 use crate::engine::batch::Batch;
 use crate::engine::model::{DecodeError, Model, Vocabulary};
+use crate::engine::progress::Progress;
 use crate::engine::protocol::{
     EndReason, Ended, EngineCommand, EngineEvent, Epoch, Limits, RequestId, SequenceId, StepOutput, Waiting,
 };
@@ -41,6 +42,9 @@ pub(crate) struct EngineLoop<M, E> {
     plan: Plan,
     sampler: RowSampler,
     step: u64,
+    progress: Progress,
+    /// The requests that `StepStarted` named last.
+    announced: Vec<RequestId>,
     cells: Cells,
     place_freed: bool,
 }
@@ -70,7 +74,8 @@ enum Flow {
 
 impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// A loop around a loaded model; events go to `emit`.
-    pub(crate) fn new(model: M, emit: E) -> Self {
+    pub(crate) fn new(mut model: M, progress: Progress, emit: E) -> Self {
+        model.watch(&progress);
         let info = model.info();
         let (n_seq_max, n_batch, n_vocab) = (info.n_seq_max as usize, info.n_batch as usize, info.n_vocab as usize);
         Self {
@@ -82,6 +87,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             plan: Plan::with_capacity(n_seq_max),
             sampler: RowSampler::new(n_vocab),
             step: 0,
+            progress,
+            announced: Vec::with_capacity(n_seq_max),
             cells: Cells::Enough,
             place_freed: false,
             model,
@@ -219,6 +226,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     }
 
     fn step(&mut self) -> Result<(), String> {
+        let _work = self.progress.work();
         let started = Instant::now();
         let n_batch = self.model.info().n_batch as usize;
         self.plan.fill(&self.slots, self.limits, n_batch);
@@ -252,12 +260,26 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             if self.batch.is_empty() {
                 return Ok(false);
             }
+            self.announce_step();
             match self.model.decode(&self.batch) {
                 Ok(()) => return Ok(true),
                 Err(DecodeError::NoCells) => self.shrink_plan(),
                 Err(DecodeError::Failed(cause)) => return Err(cause),
             }
         }
+    }
+
+    /// Says whose tokens are decoded, unless that was said for the step before.
+    fn announce_step(&mut self) {
+        let Self { plan, slots, announced, .. } = self;
+        let requests =
+            || plan.entries().iter().filter_map(|entry| slots[entry.sequence].run.as_ref()).map(|run| run.request);
+        if requests().eq(announced.iter().copied()) {
+            return;
+        }
+        announced.clear();
+        announced.extend(requests());
+        (self.emit)(EngineEvent::StepStarted { epoch: self.epoch, requests: self.announced.clone() });
     }
 
     /// Out of cells: halves the prefill, then holds back the lowest rank, and says how many cells are missing.

@@ -1,36 +1,61 @@
-//! Hosts: how an engine is reached. Today the thread host: two named OS threads in this process.
+//! Hosts: where an engine runs and how it is reached.
 //!
-//! No crash isolation: an abort inside llama.cpp ends the whole process.
+//! The **thread** host runs it on two named threads of this process, without any isolation: an abort inside llama.cpp
+//! ends everything. The **process** host runs it in a child process, over pipes; what happens there ends nothing here.
+
+pub mod process;
+pub mod thread;
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use tokio::sync::OwnedSemaphorePermit;
-
-use crate::engine::engine_loop::{EngineLoop, Exit};
-use crate::engine::fake::FakeModel;
-use crate::engine::model::{Model, Vocabulary};
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
-use crate::engine::vocabulary_thread;
 
-/// Commands that may wait for the loop. The scheduler has at most a few per sequence under way.
-const LOOP_CAPACITY: usize = 4096;
-
-/// Tokenizations that may wait.
-const VOCABULARY_CAPACITY: usize = 4096;
+use process::ProcessHost;
+use thread::ThreadHost;
 
 /// Takes the engine's events; called on its threads.
 pub type EventSink = Arc<dyn Fn(EngineEvent) + Send + Sync>;
 
-/// A running engine. Dropping it ends the engine at its next step; the occupancy given to [`EngineHost::start`] is
-/// released when the last byte of the model is freed.
+/// Stands for the device memory: dropped when the last byte of the model is freed.
+pub type Occupancy = Arc<dyn Any + Send + Sync>;
+
+/// Where an engine runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostKind {
+    /// On threads of this process.
+    Thread,
+    /// In a child process of the running executable, which must call [`run_if_child`](crate::engine::child::run_if_child)
+    /// first in its `main`.
+    Process(ProcessOptions),
+}
+
+/// How an engine process is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessOptions {
+    /// Without progress for so long, with work under way, the process is killed; ten times as long while it loads.
+    /// Default 10 s.
+    pub watchdog: Duration,
+    /// How often OpenMP's threads look for work before they sleep (`GOMP_SPINCOUNT`); `None`: as libgomp decides.
+    pub spin: Option<u32>,
+}
+
+impl Default for ProcessOptions {
+    fn default() -> Self {
+        Self { watchdog: Duration::from_secs(10), spin: None }
+    }
+}
+
+/// A running engine. Dropping it ends the engine; the occupancy given to [`EngineHost::start`] is released when the
+/// last byte of the model is freed.
 #[derive(Debug)]
-pub struct EngineHost {
-    commands: Sender<EngineCommand>,
-    vocabulary: Sender<EngineCommand>,
+pub enum EngineHost {
+    /// On threads.
+    Thread(ThreadHost),
+    /// In a process.
+    Process(ProcessHost),
 }
 
 /// Why a command was not taken.
@@ -45,28 +70,15 @@ pub enum HostError {
 }
 
 impl EngineHost {
-    /// Starts the engine's threads; the model loads on them. `occupancy` stands for the device memory.
+    /// Starts an engine; its model loads in the background.
     ///
     /// # Errors
-    /// The operating system gives no thread.
-    pub fn start(spec: EngineSpec, occupancy: OwnedSemaphorePermit, sink: EventSink) -> std::io::Result<Self> {
-        let (commands, loop_commands) = bounded(LOOP_CAPACITY);
-        let (vocabulary, vocabulary_commands) = bounded(VOCABULARY_CAPACITY);
-        let (publish, vocabularies) = bounded(1);
-        let occupancy = Arc::new(occupancy);
-        let shared = (occupancy.clone(), sink.clone());
-        std::thread::Builder::new()
-            .name("cllm-vocabulary".to_owned())
-            .stack_size(vocabulary_thread::STACK_BYTES)
-            .spawn(move || {
-                let (_occupancy, sink) = shared;
-                serve_vocabulary(&vocabularies, &vocabulary_commands, &sink);
-            })?;
-        std::thread::Builder::new().name("cllm-engine".to_owned()).spawn(move || {
-            let _occupancy = occupancy;
-            guard(&sink.clone(), || run_engine(&spec, &loop_commands, &publish, &sink));
-        })?;
-        Ok(Self { commands, vocabulary })
+    /// The operating system gives no thread or no process.
+    pub fn start(spec: EngineSpec, kind: &HostKind, occupancy: Occupancy, sink: EventSink) -> std::io::Result<Self> {
+        match kind {
+            HostKind::Thread => ThreadHost::start(spec, occupancy, sink, Default::default()).map(Self::Thread),
+            HostKind::Process(options) => ProcessHost::start(spec, options, occupancy, sink).map(Self::Process),
+        }
     }
 
     /// Hands a command over; never blocks.
@@ -74,89 +86,17 @@ impl EngineHost {
     /// # Errors
     /// See [`HostError`].
     pub fn send(&self, command: EngineCommand) -> Result<(), HostError> {
-        let channel = match command {
-            EngineCommand::Tokenize { .. } | EngineCommand::Detokenize { .. } => &self.vocabulary,
-            _ => &self.commands,
-        };
-        channel.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => HostError::Full,
-            TrySendError::Disconnected(_) => HostError::Gone,
-        })
-    }
-}
-
-type PublishVocabulary = Sender<Arc<dyn Vocabulary>>;
-
-fn serve_vocabulary(
-    vocabularies: &Receiver<Arc<dyn Vocabulary>>,
-    commands: &Receiver<EngineCommand>,
-    sink: &EventSink,
-) {
-    // Closed without a vocabulary when the model does not load.
-    let Ok(vocabulary) = vocabularies.recv() else { return };
-    guard(sink, || {
-        vocabulary_thread::run(&vocabulary, commands, |event| sink(event));
-        Exit::Stopped
-    });
-}
-
-fn run_engine(
-    spec: &EngineSpec,
-    commands: &Receiver<EngineCommand>,
-    publish: &PublishVocabulary,
-    sink: &EventSink,
-) -> Exit {
-    match spec {
-        EngineSpec::Fake(fake) => serve(FakeModel::load(fake), commands, publish, sink),
-        #[cfg(feature = "llama")]
-        EngineSpec::Llama(llama) => {
-            let progress = |progress| {
-                sink(EngineEvent::Loading { progress });
-                // The channel's other end is gone when nobody wants the model any more.
-                !matches!(commands.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
-            };
-            let model = crate::engine::llama::load(llama, progress).map_err(|error| error.to_string());
-            serve(model, commands, publish, sink)
-        }
-        #[cfg(not(feature = "llama"))]
-        EngineSpec::Llama(_) => {
-            let cause = "this build has no llama.cpp (feature `llama`)".to_owned();
-            sink(EngineEvent::LoadFailed { cause });
-            Exit::Stopped
+        match self {
+            Self::Thread(host) => host.send(command),
+            Self::Process(host) => host.send(command),
         }
     }
-}
 
-fn serve<M: Model>(
-    model: Result<M, String>,
-    commands: &Receiver<EngineCommand>,
-    publish: &PublishVocabulary,
-    sink: &EventSink,
-) -> Exit {
-    let model = match model {
-        Ok(model) => model,
-        Err(cause) => {
-            sink(EngineEvent::LoadFailed { cause });
-            return Exit::Stopped;
+    /// The engine's process, if it has one of its own.
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Thread(_) => None,
+            Self::Process(host) => Some(host.pid()),
         }
-    };
-    // Fails only if the vocabulary thread is gone, which its own guard has reported.
-    let _ = publish.send(model.vocabulary());
-    sink(EngineEvent::Loaded(Box::new(model.info().clone())));
-    EngineLoop::new(model, |event| sink(event)).run(commands)
-}
-
-/// Runs a thread's work and turns a failure or a panic into the last event.
-fn guard(sink: &EventSink, work: impl FnOnce() -> Exit) {
-    let cause = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Exit::Stopped) => return,
-        Ok(Exit::Failed(cause)) => cause,
-        Err(panic) => panic_text(&*panic),
-    };
-    sink(EngineEvent::Failed { cause });
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic in the engine: {}", text.unwrap_or("unknown"))
+    }
 }

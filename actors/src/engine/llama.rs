@@ -26,6 +26,7 @@ use llama_cpp_sys_2 as sys;
 
 use crate::engine::batch::{Batch, Row};
 use crate::engine::model::{DecodeError, Model, Vocabulary};
+use crate::engine::progress::Progress;
 use crate::engine::protocol::{ModelInfo, SequenceId};
 use crate::engine::spec::LlamaSpec;
 
@@ -87,6 +88,10 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
 impl Model for LlamaEngine {
     fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    fn watch(&mut self, progress: &Progress) {
+        self.context.watch(progress.counters());
     }
 
     fn vocabulary(&self) -> Arc<dyn Vocabulary> {

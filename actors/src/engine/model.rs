@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use crate::engine::batch::Batch;
+use crate::engine::progress::Progress;
 use crate::engine::protocol::{AddSpecial, ModelInfo, SequenceId, TextPart, Token};
 
 /// A loaded model with its context. Blocking; lives on one thread.
 pub trait Model {
     /// Facts about it; constant.
     fn info(&self) -> &ModelInfo;
+
+    /// Counts what it gets done inside a `decode`, so that a long one is not taken for a hung one.
+    fn watch(&mut self, _progress: &Progress) {}
 
     /// Its vocabulary; may be used from any thread as long as it is held.
     fn vocabulary(&self) -> Arc<dyn Vocabulary>;

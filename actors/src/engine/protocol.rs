@@ -189,6 +189,19 @@ pub enum EngineEvent {
         /// How many of its tokens need no prefill.
         reused: u32,
     },
+    /// The next decodes are about these requests: if the engine dies, one of them may be the reason. Said before the
+    /// decode, whenever the set changes.
+    StepStarted {
+        /// Epoch of the running scheduler.
+        epoch: Epoch,
+        /// The requests of the batch.
+        requests: Vec<RequestId>,
+    },
+    /// This text is being tokenized: if the engine dies, it may be the reason.
+    TokenizeStarted {
+        /// As asked.
+        id: u64,
+    },
     /// One step is done.
     Step(Box<StepOutput>),
     /// A sequence is over; its id is free from here on.

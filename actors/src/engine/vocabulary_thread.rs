@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::engine::model::{ControlTokens, Vocabulary};
+use crate::engine::progress::Progress;
 use crate::engine::protocol::{AddSpecial, EngineCommand, EngineEvent, TextPart, Token, Trust};
 
 /// llama.cpp's tokenizers recurse on long words.
@@ -14,10 +15,17 @@ pub(crate) const STACK_BYTES: usize = 64 << 20;
 const MAX_RUN_BYTES: usize = 100_000;
 
 /// Answers commands until the channel closes.
-pub(crate) fn run(vocabulary: &Arc<dyn Vocabulary>, commands: &Receiver<EngineCommand>, emit: impl Fn(EngineEvent)) {
+pub(crate) fn run(
+    vocabulary: &Arc<dyn Vocabulary>,
+    commands: &Receiver<EngineCommand>,
+    progress: &Progress,
+    emit: impl Fn(EngineEvent),
+) {
     for command in commands {
+        let _work = progress.work();
         match command {
             EngineCommand::Tokenize { id, parts, special } => {
+                emit(EngineEvent::TokenizeStarted { id });
                 emit(EngineEvent::Tokenized { id, result: tokenize(&**vocabulary, &parts, special) });
             }
             EngineCommand::Detokenize { id, tokens } => {

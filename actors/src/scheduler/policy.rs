@@ -4,7 +4,7 @@
 //! is free and its tokens fit beside those of the running ones. Two states of one request never coexist: it is
 //! queued, reserving or running.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::protocol::{Placement, RequestId, SequenceId, Token};
@@ -23,6 +23,8 @@ pub enum Event {
         tokens: Arc<[Token]>,
         /// Arrival of the request; lower goes first.
         rank: u64,
+        /// Who may run beside it.
+        company: Company,
     },
     /// The session does not want it any more.
     Cancel(RequestId),
@@ -50,6 +52,15 @@ pub enum Event {
     },
     /// The engine is out of cells and nothing retained is left to evict.
     NoRoom,
+}
+
+/// Who may run beside a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Whoever fits.
+    Any,
+    /// Nobody: it may have killed the engine.
+    Nobody,
 }
 
 /// What the scheduler does.
@@ -101,6 +112,8 @@ pub struct Policy {
     cache: Cache,
     queue: BTreeMap<(u64, RequestId), Arc<[Token]>>,
     ranks: HashMap<RequestId, u64>,
+    /// Those that run alone, queued or running.
+    loners: HashSet<RequestId>,
     active: HashMap<RequestId, Active>,
     waiting_told: usize,
 }
@@ -155,6 +168,7 @@ impl Policy {
             cache: Cache::Unknown,
             queue: BTreeMap::new(),
             ranks: HashMap::new(),
+            loners: HashSet::new(),
             active: HashMap::new(),
             waiting_told: 0,
         }
@@ -163,7 +177,12 @@ impl Policy {
     /// Takes an event in; the actions are to be carried out in order.
     pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::Submit { request, tokens, rank } => self.submit(request, tokens, rank, actions),
+            Event::Submit { request, tokens, rank, company } => {
+                if company == Company::Nobody {
+                    self.loners.insert(request);
+                }
+                self.submit(request, tokens, rank, actions);
+            }
             Event::Cancel(request) => self.cancel(request, actions),
             Event::CacheReady => self.cache = Cache::Ready,
             Event::Reserved { request, sequence, placement } => self.reserved(request, sequence, placement, actions),
@@ -218,6 +237,7 @@ impl Policy {
 
     fn cancel(&mut self, request: RequestId, actions: &mut Vec<Action>) {
         if self.dequeue(request) {
+            self.loners.remove(&request);
             return actions.push(Action::Forget(request));
         }
         let Some(active) = self.active.get_mut(&request) else { return };
@@ -277,7 +297,10 @@ impl Policy {
     fn finish(&mut self, request: RequestId, actions: &mut Vec<Action>) {
         let Some(active) = self.active.remove(&request) else { return };
         match active.stop {
-            Stop::No | Stop::Cancelled => actions.push(Action::Forget(request)),
+            Stop::No | Stop::Cancelled => {
+                self.loners.remove(&request);
+                actions.push(Action::Forget(request));
+            }
             Stop::Preempted => actions.push(Action::Preempted(request)),
             Stop::Replaced(tokens) => self.enqueue(request, tokens, active.rank),
         }
@@ -300,7 +323,7 @@ impl Policy {
         while self.cache == Cache::Ready && self.active.len() < self.limits.running {
             let Some(((rank, request), tokens)) = self.queue.first_key_value() else { return };
             let (rank, request, tokens) = (*rank, *request, tokens.clone());
-            if !self.fits(tokens.len()) {
+            if !self.fits(tokens.len()) || !self.accepts_company(request) {
                 return;
             }
             self.dequeue(request);
@@ -308,6 +331,12 @@ impl Policy {
             self.active.insert(request, active);
             actions.push(Action::Reserve { request, tokens });
         }
+    }
+
+    /// A loner waits until nobody runs, and nobody joins it.
+    fn accepts_company(&self, request: RequestId) -> bool {
+        self.active.is_empty()
+            || (!self.loners.contains(&request) && !self.active.keys().any(|active| self.loners.contains(active)))
     }
 
     /// Whether a request's tokens fit beside the running ones, with headroom. Alone it always does.

@@ -18,6 +18,8 @@ pub struct Answer {
     pub cached_tokens: u32,
     /// Every token taken.
     pub emitted: Vec<Token>,
+    /// How often it went on after a restart.
+    pub resumed: u32,
     /// When the engine took the request for the first time.
     pub started_at: Option<Instant>,
     /// When the first token came.
@@ -41,6 +43,7 @@ impl Answer {
         Self {
             prompt_len: 0,
             cached_tokens: 0,
+            resumed: 0,
             emitted: Vec::new(),
             started_at: None,
             first_token_at: None,
@@ -63,6 +66,13 @@ impl Answer {
         // The engine begins again with the prompt's first token.
         if let PromptLogprobs::Gathering(gathered) = &mut self.prompt_logprobs {
             gathered.clear();
+        }
+    }
+
+    /// What the engine had of the request is lost, and it is submitted again.
+    pub fn on_resumed(&mut self) {
+        if self.started_at.is_some() {
+            self.resumed += 1;
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ractor::ActorCell;
 
 use super::System;
+use crate::engine::host::HostKind;
 use crate::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use crate::error::GenerateError;
 use crate::names;
@@ -16,6 +17,8 @@ pub struct SystemArgs {
     pub instance: String,
     /// The engine.
     pub engine: EngineSpec,
+    /// Where it runs. Default: on threads of this process.
+    pub host: HostKind,
     /// Most requests in the system, running and queued. Default 1024.
     pub max_queue: u32,
     /// Most tokens in a step, decode and prefill together; at least 16 prompt tokens fit always. Default 256.
@@ -35,6 +38,7 @@ impl SystemArgs {
         Self {
             instance: names::ROOT.to_owned(),
             engine,
+            host: HostKind::Thread,
             max_queue: 1024,
             step_tokens: 256,
             prefill_wait_ms: 100,
@@ -83,6 +87,13 @@ impl SystemBuilder {
     #[must_use]
     pub fn engine(mut self, engine: EngineSpec) -> Self {
         self.args.engine = engine;
+        self
+    }
+
+    /// Where the engine runs, see [`HostKind`].
+    #[must_use]
+    pub fn host(mut self, host: HostKind) -> Self {
+        self.args.host = host;
         self
     }
 

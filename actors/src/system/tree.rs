@@ -61,7 +61,7 @@ pub(super) fn root(
 }
 
 fn backend(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
-    let backend = BackendArgs { engine: args.engine.clone(), wiring: wiring.clone() };
+    let backend = BackendArgs { engine: args.engine.clone(), host: args.host.clone(), wiring: wiring.clone() };
     ChildSpec::actor(&args.instance, names::BACKEND, wiring.backend.clone(), move |_| (Backend, backend.clone()))
         .on_down(mark_down(wiring, names::BACKEND, wiring.backend.clone()))
 }

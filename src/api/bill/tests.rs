@@ -11,6 +11,7 @@ fn end(prompt: u32, cached: u32, completion: u32, times_ms: [u64; 3]) -> Finishe
         reason: FinishReason::Length,
         usage: Usage { prompt_tokens: prompt, cached_tokens: cached, completion_tokens: completion },
         timings: Timings { queue, prefill, decode },
+        resumed: 0,
     }
 }
 

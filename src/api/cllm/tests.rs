@@ -14,7 +14,7 @@ fn plan_of(body: Value) -> Result<Plan, ApiError> {
 
 fn finished(reason: FinishReason) -> Finished {
     let usage = Usage { completion_tokens: 8, ..Usage::default() };
-    Finished { reason, usage, timings: Timings::default() }
+    Finished { reason, usage, timings: Timings::default(), resumed: 0 }
 }
 
 #[test]

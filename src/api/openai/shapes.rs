@@ -54,6 +54,9 @@ pub(crate) struct Envelope<'a, C> {
     usage: Option<Option<UsageObject>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timings: Option<TimingsObject>,
+    /// Left out when nothing was restarted meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<u32>,
 }
 
 impl<'a, C> Envelope<'a, C> {
@@ -68,6 +71,7 @@ impl<'a, C> Envelope<'a, C> {
             choices,
             usage: None,
             timings: None,
+            resumed: None,
         }
     }
 
@@ -77,8 +81,9 @@ impl<'a, C> Envelope<'a, C> {
         self
     }
 
-    /// With `timings`, if there are any.
+    /// With `timings`, if there are any, and how often the answer went on after a restart.
     pub(crate) fn timings(mut self, timings: Option<TimingsObject>) -> Self {
+        self.resumed = timings.map(|timings| timings.resumed).filter(|resumed| *resumed > 0);
         self.timings = timings;
         self
     }

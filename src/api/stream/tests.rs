@@ -53,7 +53,7 @@ fn delta(text: &str) -> GenerationEvent {
 
 fn finished() -> GenerationEvent {
     let (usage, timings) = (Usage::default(), Timings::default());
-    GenerationEvent::Finished(Finished { reason: FinishReason::Length, usage, timings })
+    GenerationEvent::Finished(Finished { reason: FinishReason::Length, usage, timings, resumed: 0 })
 }
 
 async fn next(response: &mut Response) -> Option<String> {

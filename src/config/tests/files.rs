@@ -46,7 +46,7 @@ fn the_seed_file_means_what_the_report_says() {
     assert_eq!(config.scheduler.deadlines().total, Duration::from_secs(120));
     assert_eq!(config.system_args().max_iterations, Some(2000));
     assert_eq!((config.model.max_context_length, config.model.quantization.as_str()), (2048, "q4_k_m"));
-    assert_eq!((config.backend.llama_cpp.n_batch, config.backend.engine), (1024, Engine::Thread));
+    assert_eq!((config.backend.llama_cpp.n_batch, config.backend.engine), (1024, Engine::Process));
     let notes: Vec<_> = loaded.notes.iter().map(Note::to_string).collect();
     insta::assert_snapshot!(notes.join("\n"), @r"
     note: 16 sequences run at once, the smallest of `scheduler.max_batch_size`, `resources.max_batch_size`, `backend.llama_cpp.n_seq_max`

@@ -30,7 +30,7 @@ logging: loud
     ];
     let set = ["scheduler.max_queue=many", "model.pth=m", "server.host", "server.min_threads=", "server=1"];
     insta::assert_snapshot!(refused(text, &variables, &set), @r"
-    20 errors in the configuration
+    19 errors in the configuration
       cllm.yaml:2:3: unknown key `server.prot`; did you mean `server.port`?
       cllm.yaml:3:9: `server.port` takes an integer from 0 to 65535, not `99999`
       cllm.yaml:4:14: `server.api_keys` takes a list of texts, not an integer (put it in quotes)
@@ -48,7 +48,6 @@ logging: loud
       flag --set: `server` is a section: set one of its keys, such as `server.host`
       flag --set: `scheduler.max_queue` takes an integer from 1 to 1000000, not `many`
       flag --set: `server.min_threads` takes an integer from 1 to 1024, not null
-      cllm.yaml:9:11: `backend.engine`: the engine in a process of its own arrives with the next release: use `thread`
       cllm.yaml:11:14: `backend.llama_cpp.n_batch` is 10, fewer than the 48 sequences (16 running and 32 retained): raise it, or lower `resources.kv_cache_max_size`
       cllm.yaml:12:13: `backend.llama_cpp.type_v`: a quantised V cache needs flash attention, `backend.llama_cpp.flash_attn` disables it
     ");

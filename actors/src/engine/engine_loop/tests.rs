@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::fake::{self, FakeModel};
+use crate::engine::progress::Progress;
 use crate::engine::protocol::{Admit, Placement, Token};
 use crate::engine::spec::FakeSpec;
 use crate::sampling::SamplingParams;
@@ -34,7 +35,7 @@ impl Engine {
         let sink = events.clone();
         let model = FakeModel::load(&spec).expect("the fake loads");
         let emit: Box<dyn FnMut(EngineEvent)> = Box::new(move |event| sink.borrow_mut().push(event));
-        let mut engine = Self { spec, events, inner: EngineLoop::new(model, emit) };
+        let mut engine = Self { spec, events, inner: EngineLoop::new(model, Progress::default(), emit) };
         engine.apply(EngineCommand::Reset { epoch: 1 });
         engine
     }

@@ -1,5 +1,6 @@
 //! A context of llama.cpp: decoding, logits and the KV of its sequences. All that could abort the process is checked here.
 
+use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use llama_cpp_sys_2 as sys;
 
 use crate::engine::batch::Batch;
 use crate::engine::model::DecodeError;
+use crate::engine::progress::Counters;
 use crate::engine::protocol::{MemoryKind, SequenceId};
 use crate::engine::spec::{FlashAttention, KvType, LlamaSpec};
 
@@ -27,6 +29,7 @@ pub(super) struct Context {
     n_vocab: u32,
     n_seq_max: u32,
     // After the context, which uses both: fields are dropped in order, and `drop` frees the context before all of them.
+    counters: Option<Arc<Counters>>,
     _threads: Threads,
     _weights: Arc<Weights>,
 }
@@ -61,7 +64,24 @@ impl Context {
         let memory = memory_kind(ctx, &weights);
         let rows = Rows::new(n_batch, plan.n_seq_max);
         let n_vocab = n_vocab.unsigned_abs();
-        Ok(Self { ctx, rows, memory, n_vocab, n_seq_max: plan.n_seq_max, _threads: threads, _weights: weights })
+        Ok(Self {
+            ctx,
+            rows,
+            memory,
+            n_vocab,
+            n_seq_max: plan.n_seq_max,
+            counters: None,
+            _threads: threads,
+            _weights: weights,
+        })
+    }
+
+    /// Counts the nodes of every graph that is computed, where the device asks (the CPU does, CUDA does not).
+    pub(super) fn watch(&mut self, counters: Arc<Counters>) {
+        let data = Arc::as_ptr(&counters).cast_mut().cast::<c_void>();
+        // SAFETY: the context is alive; `counters` is kept in `self` until after the context is freed.
+        unsafe { sys::llama_set_abort_callback(self.ctx.as_ptr(), Some(count_node), data) };
+        self.counters = Some(counters);
     }
 
     /// Cells, as llama.cpp has rounded them.
@@ -193,6 +213,13 @@ impl Context {
     fn handle(&self) -> Option<sys::llama_memory_t> {
         handle(self.ctx)
     }
+}
+
+/// llama.cpp asks after each node whether to go on; the answer is always yes.
+unsafe extern "C" fn count_node(counters: *mut c_void) -> bool {
+    // SAFETY: `watch` gave the address of counters that outlive the context.
+    unsafe { &*counters.cast::<Counters>() }.advance();
+    false
 }
 
 /// The memory of a live context, if its model has any.

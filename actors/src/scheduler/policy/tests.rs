@@ -19,7 +19,7 @@ fn handle(policy: &mut Policy, event: Event) -> Vec<Action> {
 }
 
 fn submit(policy: &mut Policy, request: RequestId, rank: u64) -> Vec<Action> {
-    handle(policy, Event::Submit { request, tokens: vec![1, 2, 3].into(), rank })
+    handle(policy, Event::Submit { request, tokens: vec![1, 2, 3].into(), rank, company: Company::Any })
 }
 
 fn reserved(request: RequestId, sequence: SequenceId) -> Event {
@@ -102,7 +102,7 @@ fn without_room_the_youngest_is_preempted_and_its_kv_freed() {
 #[test]
 fn a_request_that_would_not_fit_beside_the_others_waits() {
     let mut policy = ready(PolicyLimits { running: 2, n_ctx: 100 });
-    let big = |request| Event::Submit { request, tokens: vec![1; 60].into(), rank: request };
+    let big = |request| Event::Submit { request, tokens: vec![1; 60].into(), rank: request, company: Company::Any };
     assert_eq!(reserves(&handle(&mut policy, big(1))), vec![1]);
     assert!(reserves(&handle(&mut policy, big(2))).is_empty());
     handle(&mut policy, reserved(1, 0));
@@ -114,7 +114,7 @@ fn submitting_again_replaces() {
     let mut policy = ready(ROOMY);
     submit(&mut policy, 1, 1);
     handle(&mut policy, reserved(1, 0));
-    let again = Event::Submit { request: 1, tokens: vec![1, 2, 3, 4].into(), rank: 1 };
+    let again = Event::Submit { request: 1, tokens: vec![1, 2, 3, 4].into(), rank: 1, company: Company::Any };
     assert_eq!(handle(&mut policy, again), vec![Action::CancelInEngine(1)]);
     assert_eq!(reserves(&handle(&mut policy, ended(1, 0))), vec![1]);
 }
@@ -142,10 +142,10 @@ proptest! {
                          reserving: &mut Vec<RequestId>, running: &mut Vec<(RequestId, SequenceId)>,
                          free: &mut Vec<SequenceId>| {
             let event = match choice % 6 {
-                0 if !last => { *next += 1; Some(Event::Submit { request: *next, tokens: vec![1; 40].into(), rank: *next }) }
+                0 if !last => { *next += 1; Some(Event::Submit { request: *next, tokens: vec![1; 40].into(), rank: *next, company: Company::Any }) }
                 1 if !last => Some(Event::Cancel(u64::from(choice / 6) % (*next + 1))),
                 2 if !last => Some(Event::NoRoom),
-                3 => preempted.pop().map(|request| Event::Submit { request, tokens: vec![1; 50].into(), rank: request }),
+                3 => preempted.pop().map(|request| Event::Submit { request, tokens: vec![1; 50].into(), rank: request, company: Company::Any }),
                 4 if !reserving.is_empty() => {
                     let request = reserving.remove(0);
                     Some(match free.pop() { Some(at) => reserved(request, at), None => Event::NoSequence(request) })

@@ -22,7 +22,7 @@ fn delta(text: &str) -> Delta {
 
 fn end() -> Finished {
     let usage = Usage { prompt_tokens: 4, cached_tokens: 1, completion_tokens: 2 };
-    Finished { reason: FinishReason::EndToken, usage, timings: Timings::default() }
+    Finished { reason: FinishReason::EndToken, usage, timings: Timings::default(), resumed: 0 }
 }
 
 /// The JSON of each frame, in order; `[DONE]` as a string.

@@ -1,0 +1,161 @@
+//! The other end of the process host: what the engine process runs.
+//!
+//! It reads commands from its stdin and writes events to what was its stdout. It ends when its stdin closes, at once,
+//! also in mid-decode: the thread that reads does nothing else and never waits for the engine.
+
+use std::ffi::OsStr;
+use std::io::{self, BufReader, Stdin};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::engine::frames::{FrameReader, FrameWriter, FromEngine, PROTOCOL, ToEngine};
+use crate::engine::host::thread::ThreadHost;
+use crate::engine::host::{EventSink, Occupancy};
+use crate::engine::progress::Progress;
+use crate::engine::protocol::EngineEvent;
+
+/// Arguments by which an executable knows that it is the engine process.
+pub(crate) const ARGUMENTS: [&str; 2] = ["engine", "--over-pipes"];
+
+/// Version of the program; both ends must be the same one.
+pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// How often a sign of life is sent.
+const BEAT: Duration = Duration::from_millis(250);
+
+/// How long the engine gets to free its model once nobody wants it any more.
+const FREE_DEADLINE: Duration = Duration::from_millis(200);
+
+/// Runs the engine, and nothing else, if this process was started as an engine process by the process host; to be
+/// called first in `main`, whose exit code it gives. In any other process it does nothing and returns `None`.
+pub fn run_if_child() -> Option<ExitCode> {
+    let arguments = std::env::args_os().skip(1);
+    let ours = ARGUMENTS.iter().map(OsStr::new);
+    arguments.eq(ours).then(|| match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ERROR the engine process cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+type Out = Arc<Mutex<FrameWriter<std::fs::File>>>;
+
+fn run() -> io::Result<ExitCode> {
+    let out: Out = Arc::new(Mutex::new(FrameWriter::new(own_the_pipe()?)));
+    settle_in();
+    send(&out, &FromEngine::Hello { protocol: PROTOCOL, build: BUILD.to_owned() })?;
+    let mut input = FrameReader::new(BufReader::with_capacity(64 << 10, io::stdin()));
+    let Some(ToEngine::Start(spec)) = input.read()? else {
+        return Err(io::Error::other("the first frame is no start"));
+    };
+    let (ended, end) = bounded(2);
+    let progress = Progress::default();
+    let occupancy: Occupancy = Arc::new(EndSignal(ended.clone()));
+    // Until the model is loaded, loading is the work.
+    let loading = Mutex::new(Some(progress.work()));
+    let host = ThreadHost::start(spec, occupancy, event_sink(&out, ended, loading, &progress), progress.clone())?;
+    std::thread::Builder::new().name("cllm-engine-in".to_owned()).spawn({
+        let end = end.clone();
+        move || take_commands(input, host, &end)
+    })?;
+    Ok(beat_until_the_end(&out, &progress, &end))
+}
+
+/// Takes stdout away from everybody else: what C code prints goes to stderr.
+fn own_the_pipe() -> io::Result<std::fs::File> {
+    use std::os::fd::AsFd;
+    let pipe = io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
+    Ok(pipe.into())
+}
+
+/// What is asked of an engine process: it outlives the signals that stop the server, so that the server can drain;
+/// leaves no core file of gigabytes; is the first to go when memory runs out; and logs in lines that the server reads.
+fn settle_in() {
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        if let Err(error) = signal_hook::flag::register(signal, Arc::default()) {
+            eprintln!("WARN signal {signal} is not ignored: {error}");
+        }
+    }
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let core = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    let first_to_go = std::fs::write("/proc/self/oom_score_adj", "500");
+    let log = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .try_init();
+    tracing::debug!(?core, ?first_to_go, ?log, "engine process set up");
+}
+
+fn send(out: &Out, frame: &FromEngine) -> io::Result<()> {
+    out.lock().unwrap_or_else(PoisonError::into_inner).write(frame)
+}
+
+/// Writes at once, on the engine's own thread: what was said before a crash has then been said.
+fn event_sink(
+    out: &Out,
+    ended: Sender<ExitCode>,
+    loading: Mutex<Option<crate::engine::progress::Work>>,
+    progress: &Progress,
+) -> EventSink {
+    let (out, progress) = (out.clone(), progress.clone());
+    Arc::new(move |event| {
+        progress.advance();
+        let last = matches!(event, EngineEvent::Failed { .. } | EngineEvent::LoadFailed { .. });
+        if last || matches!(event, EngineEvent::Loaded(_)) {
+            loading.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        let written = send(&out, &FromEngine::Event(event));
+        if last || written.is_err() {
+            // Full: the end is known already.
+            let _ = ended.try_send(ExitCode::FAILURE);
+        }
+    })
+}
+
+/// Says that the last byte of the model is freed.
+struct EndSignal(Sender<ExitCode>);
+
+impl Drop for EndSignal {
+    fn drop(&mut self) {
+        let _ = self.0.try_send(ExitCode::SUCCESS);
+    }
+}
+
+/// Hands commands over until the server closes the pipe or is gone; then the process ends, whatever the engine does.
+#[expect(clippy::needless_pass_by_value, reason = "dropping the host is what ends the engine")]
+fn take_commands(mut input: FrameReader<BufReader<Stdin>>, host: ThreadHost, end: &Receiver<ExitCode>) {
+    while let Ok(Some(ToEngine::Command(command))) = input.read() {
+        if let Err(error) = host.send(command) {
+            eprintln!("ERROR {error}");
+            break;
+        }
+    }
+    drop(host);
+    let _ = end.recv_timeout(FREE_DEADLINE);
+    // In mid-decode there is nobody to ask, and no destructor may run beside a decode.
+    std::process::abort();
+}
+
+fn beat_until_the_end(out: &Out, progress: &Progress, end: &Receiver<ExitCode>) -> ExitCode {
+    loop {
+        match end.recv_timeout(BEAT) {
+            Ok(code) => return code,
+            Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
+            Err(RecvTimeoutError::Timeout) => {
+                let (done, activity) = progress.read();
+                if send(out, &FromEngine::Beat { done, activity }).is_err() {
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+}

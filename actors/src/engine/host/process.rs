@@ -1,0 +1,217 @@
+//! The process host: an engine in a child process, over its stdin and stdout.
+//!
+//! Four threads of this process serve it: one writes commands, one reads events, one reads its log, and the keeper owns
+//! the process: it watches over the progress, kills, waits, and says how it ended. The child never becomes a zombie,
+//! because the keeper waits for it, and never an orphan, because it ends when its stdin closes.
+
+mod keeper;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+
+use self::keeper::{Keeper, News};
+use super::{EventSink, HostError, Occupancy, ProcessOptions};
+use crate::engine::child::{ARGUMENTS, BUILD};
+use crate::engine::frames::{FrameReader, FrameWriter, FromEngine, PROTOCOL, ToEngine};
+use crate::engine::protocol::{EngineCommand, EngineEvent};
+use crate::engine::spec::EngineSpec;
+
+/// Commands that may wait for the pipe.
+const CAPACITY: usize = 8192;
+
+/// Lines of the child's log that are kept for the cause of its death.
+const KEPT_LINES: usize = 4;
+
+/// An engine in a child process. Dropping it closes the child's stdin, which ends the child; a child that does not end is killed.
+#[derive(Debug)]
+pub struct ProcessHost {
+    commands: Sender<EngineCommand>,
+    news: Sender<News>,
+    pid: u32,
+}
+
+impl Drop for ProcessHost {
+    fn drop(&mut self) {
+        // A keeper that is gone has seen the process end.
+        let _ = self.news.send(News::Dropped);
+    }
+}
+
+impl ProcessHost {
+    /// Starts the process; its model loads in the background.
+    ///
+    /// # Errors
+    /// The operating system gives no process or thread.
+    pub(super) fn start(
+        spec: EngineSpec,
+        options: &ProcessOptions,
+        occupancy: Occupancy,
+        sink: EventSink,
+    ) -> std::io::Result<Self> {
+        let (commands, from_host) = bounded(CAPACITY);
+        let (news, keeper_news) = unbounded();
+        let mut child = spawn(options)?;
+        let pid = child.id();
+        let pipes = Pipes::of(&mut child)?;
+        let lines = LastLines::default();
+        let keeper = Keeper::new(child, options.watchdog, lines.clone(), sink.clone());
+        // From here on the keeper owns the child; if a later thread cannot be had, `news` is dropped, which ends it.
+        thread("cllm-engine-keep", move || {
+            let _occupancy = occupancy;
+            keeper.run(&keeper_news);
+        })?;
+        let host = Self { commands, news: news.clone(), pid };
+        thread("cllm-engine-in", move || write_commands(pipes.stdin, spec, &from_host))?;
+        thread("cllm-engine-log", move || read_log(pipes.stderr, &lines))?;
+        thread("cllm-engine-out", move || read_events(pipes.stdout, &news, &sink))?;
+        tracing::info!(pid, "engine process started");
+        Ok(host)
+    }
+
+    /// See [`super::EngineHost::send`].
+    pub(super) fn send(&self, command: EngineCommand) -> Result<(), HostError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => HostError::Full,
+            TrySendError::Disconnected(_) => HostError::Gone,
+        })
+    }
+
+    pub(super) const fn pid(&self) -> u32 {
+        self.pid
+    }
+}
+
+/// The child's ends of three pipes.
+struct Pipes {
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
+}
+
+impl Pipes {
+    fn of(child: &mut Child) -> std::io::Result<Self> {
+        let missing = || std::io::Error::other("the engine process has no pipes");
+        Ok(Self {
+            stdin: child.stdin.take().ok_or_else(missing)?,
+            stdout: child.stdout.take().ok_or_else(missing)?,
+            stderr: child.stderr.take().ok_or_else(missing)?,
+        })
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
+/// Starts the running executable itself, whatever lies at its path by now.
+fn spawn(options: &ProcessOptions) -> std::io::Result<Child> {
+    let mut command = Command::new(executable()?);
+    command.args(ARGUMENTS).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A backtrace by ggml would start a debugger.
+    command.env("GGML_NO_BACKTRACE", "1");
+    if let Some(spin) = options.spin {
+        command.env("GOMP_SPINCOUNT", spin.to_string());
+    }
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.spawn()
+}
+
+fn executable() -> std::io::Result<std::path::PathBuf> {
+    let own = std::path::Path::new("/proc/self/exe");
+    if cfg!(target_os = "linux") && own.exists() { Ok(own.to_owned()) } else { std::env::current_exe() }
+}
+
+/// Ends when the host is dropped or the pipe breaks; closing the pipe ends the child.
+fn write_commands(stdin: ChildStdin, spec: EngineSpec, commands: &Receiver<EngineCommand>) {
+    let mut writer = FrameWriter::new(stdin);
+    let mut written = writer.write(&ToEngine::Start(spec));
+    for command in commands {
+        if written.is_err() {
+            break;
+        }
+        written = writer.write(&ToEngine::Command(command));
+    }
+    if let Err(error) = written {
+        // The keeper tells why the child is gone.
+        tracing::debug!(%error, "the engine process takes no commands");
+    }
+}
+
+/// Ends when the child does.
+fn read_events(stdout: ChildStdout, news: &Sender<News>, sink: &EventSink) {
+    let mut reader = FrameReader::new(BufReader::with_capacity(64 << 10, stdout));
+    let end = loop {
+        match reader.read::<FromEngine>() {
+            Ok(Some(FromEngine::Event(EngineEvent::Failed { cause }))) => break Some(cause),
+            Ok(Some(FromEngine::Event(event))) => {
+                let _ = news.send(News::of(&event));
+                sink(event);
+            }
+            Ok(Some(FromEngine::Beat { done, activity })) => drop(news.send(News::Beat { done, activity })),
+            Ok(Some(FromEngine::Hello { protocol, build })) if protocol == PROTOCOL && build == BUILD => {}
+            Ok(Some(FromEngine::Hello { protocol, build })) => {
+                break Some(format!("the engine process is another build: {build}, protocol {protocol}"));
+            }
+            Ok(None) => break None,
+            Err(error) => break Some(format!("the engine process speaks nonsense: {error}")),
+        }
+    };
+    let _ = news.send(News::Closed { cause: end });
+}
+
+/// The child's log becomes ours.
+fn read_log(stderr: ChildStderr, lines: &LastLines) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::new();
+    while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+        let text = String::from_utf8_lossy(&line);
+        forward(text.trim_end(), lines);
+        line.clear();
+    }
+}
+
+/// The child's subscriber puts the level first; what has none is the C library's or ggml's last words.
+fn forward(line: &str, lines: &LastLines) {
+    let (level, text) = line.trim_start().split_once(' ').unwrap_or(("", line));
+    let text = text.trim_start();
+    match level {
+        "TRACE" | "DEBUG" => tracing::debug!(target: "cllm_engine", "{text}"),
+        "INFO" => tracing::info!(target: "cllm_engine", "{text}"),
+        "WARN" => tracing::warn!(target: "cllm_engine", "{text}"),
+        "ERROR" => {
+            lines.push(text);
+            tracing::error!(target: "cllm_engine", "{text}");
+        }
+        _ if line.is_empty() => {}
+        _ => {
+            lines.push(line);
+            tracing::error!(target: "cllm_engine", "{line}");
+        }
+    }
+}
+
+/// The last telling lines of the child's log.
+#[derive(Debug, Clone, Default)]
+struct LastLines(Arc<Mutex<Vec<String>>>);
+
+impl LastLines {
+    fn push(&self, line: &str) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT_LINES {
+            lines.remove(0);
+        }
+        lines.push(line.chars().take(300).collect());
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).join(" | ")
+    }
+}
+
+/// How long the log's last lines may take to arrive after the process has ended.
+const LOG_GRACE: Duration = Duration::from_millis(50);

@@ -1,0 +1,202 @@
+//! The keeper of an engine process: owns it, watches its progress, and says how it ended.
+
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::{LOG_GRACE, LastLines};
+use crate::engine::host::EventSink;
+use crate::engine::progress::Activity;
+use crate::engine::protocol::EngineEvent;
+
+/// How often the keeper looks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long a process may take to end by itself once its pipes are closed.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Loading may go so many times longer without progress: context and buffers are made in one call.
+const LOAD_PATIENCE: u32 = 10;
+
+/// What the keeper is told by the threads beside it.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A sign of life.
+    Beat {
+        /// Grows with the work done.
+        done: u64,
+        /// Whether it has to.
+        activity: Activity,
+    },
+    /// The model is loaded.
+    Loaded,
+    /// Something came out, which is progress.
+    Came,
+    /// The engine says nothing any more, and why, if it said so.
+    Closed {
+        /// Its own words.
+        cause: Option<String>,
+    },
+    /// Nobody wants it any more.
+    Dropped,
+}
+
+impl News {
+    pub(super) const fn of(event: &EngineEvent) -> Self {
+        if matches!(event, EngineEvent::Loaded(_)) { Self::Loaded } else { Self::Came }
+    }
+}
+
+/// Owns the process.
+pub(super) struct Keeper {
+    child: Child,
+    patience: Patience,
+    lines: LastLines,
+    sink: EventSink,
+}
+
+/// Decides whether an engine is hung. Pure: it is told the time.
+#[derive(Debug)]
+struct Patience {
+    watchdog: Duration,
+    loaded: bool,
+    done: u64,
+    last_sign: Instant,
+}
+
+impl Patience {
+    fn new(watchdog: Duration, now: Instant) -> Self {
+        Self { watchdog, loaded: false, done: 0, last_sign: now }
+    }
+
+    /// An idle engine owes no progress, only beats.
+    fn on_beat(&mut self, done: u64, activity: Activity, now: Instant) {
+        if done != self.done || activity == Activity::Idle {
+            self.done = done;
+            self.last_sign = now;
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let limit = if self.loaded { self.watchdog } else { self.watchdog.saturating_mul(LOAD_PATIENCE) };
+        now.duration_since(self.last_sign) > limit
+    }
+}
+
+/// Why the keeper stops watching.
+enum End {
+    Closed(Option<String>),
+    Hung,
+    Dropped,
+}
+
+impl Keeper {
+    pub(super) fn new(child: Child, watchdog: Duration, lines: LastLines, sink: EventSink) -> Self {
+        Self { child, patience: Patience::new(watchdog, Instant::now()), lines, sink }
+    }
+
+    /// Watches until the process has ended, and tells why if anybody still wants to know.
+    pub(super) fn run(mut self, news: &Receiver<News>) {
+        let end = self.watch(news);
+        let deadline = if matches!(end, End::Hung) { Duration::ZERO } else { END_DEADLINE };
+        let status = self.wait(deadline);
+        if matches!(end, End::Dropped) {
+            tracing::info!(pid = self.child.id(), "engine process ended");
+            return;
+        }
+        std::thread::park_timeout(LOG_GRACE);
+        let how = match end {
+            End::Hung => format!("no progress for {} ms, killed by the watchdog", self.patience.watchdog.as_millis()),
+            End::Closed(Some(cause)) => cause,
+            End::Closed(None) | End::Dropped => describe(status),
+        };
+        let last = self.lines.text();
+        let cause = if last.is_empty() { how } else { format!("{how}; last words: {last}") };
+        (self.sink)(EngineEvent::Failed { cause });
+    }
+
+    fn watch(&mut self, news: &Receiver<News>) -> End {
+        loop {
+            match news.recv_timeout(TICK) {
+                Ok(News::Beat { done, activity }) => self.patience.on_beat(done, activity, Instant::now()),
+                Ok(News::Came) => self.patience.last_sign = Instant::now(),
+                Ok(News::Loaded) => {
+                    self.patience.loaded = true;
+                    self.patience.last_sign = Instant::now();
+                }
+                Ok(News::Closed { cause }) => return End::Closed(cause),
+                Ok(News::Dropped) | Err(RecvTimeoutError::Disconnected) => return End::Dropped,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if self.patience.is_over(Instant::now()) {
+                return End::Hung;
+            }
+        }
+    }
+
+    /// Waits for the process; kills it when it does not end in time.
+    fn wait(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        let started = Instant::now();
+        while started.elapsed() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        // Fails only for a process that has ended.
+        let _ = self.child.kill();
+        self.child.wait().ok()
+    }
+}
+
+fn describe(status: Option<ExitStatus>) -> String {
+    let Some(status) = status else { return "the engine process is gone".to_owned() };
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        let name = match signal {
+            4 => " (illegal instruction)",
+            6 => " (aborted)",
+            7 => " (bus error)",
+            8 => " (arithmetic error)",
+            9 => " (killed, perhaps for want of memory)",
+            11 => " (segmentation fault)",
+            15 => " (terminated)",
+            _ => "",
+        };
+        return format!("the engine process was ended by signal {signal}{name}");
+    }
+    format!("the engine process ended with {status}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WATCHDOG: Duration = Duration::from_secs(10);
+
+    fn after(seconds: u64, start: Instant) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn only_work_without_progress_is_a_hang() {
+        let start = Instant::now();
+        let mut patience = Patience { loaded: true, ..Patience::new(WATCHDOG, start) };
+        patience.on_beat(1, Activity::Working, after(9, start));
+        assert!(!patience.is_over(after(18, start)), "progress nine seconds ago");
+        patience.on_beat(1, Activity::Working, after(18, start));
+        assert!(patience.is_over(after(20, start)), "beats without progress");
+        patience.on_beat(1, Activity::Idle, after(20, start));
+        assert!(!patience.is_over(after(29, start)), "nothing to do");
+        assert!(patience.is_over(after(31, start)), "not even a beat");
+    }
+
+    #[test]
+    fn a_load_may_take_longer() {
+        let start = Instant::now();
+        let patience = Patience::new(WATCHDOG, start);
+        assert!(!patience.is_over(after(99, start)));
+        assert!(patience.is_over(after(101, start)));
+    }
+}

@@ -1,0 +1,155 @@
+//! The thread host: an engine on two named threads of this process.
+//!
+//! No crash isolation: an abort inside llama.cpp ends the whole process. It is also what the engine process runs inside.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::engine::engine_loop::{EngineLoop, Exit};
+use crate::engine::fake::FakeModel;
+use crate::engine::host::{EventSink, HostError, Occupancy};
+use crate::engine::model::{Model, Vocabulary};
+use crate::engine::progress::Progress;
+use crate::engine::protocol::{EngineCommand, EngineEvent};
+use crate::engine::spec::EngineSpec;
+use crate::engine::vocabulary_thread;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+/// Commands that may wait for the loop. The scheduler has at most a few per sequence under way.
+const LOOP_CAPACITY: usize = 4096;
+
+/// Tokenizations that may wait.
+const VOCABULARY_CAPACITY: usize = 4096;
+
+/// A running engine. Dropping it ends the engine at its next step; the occupancy given to [`ThreadHost::start`] is
+/// released when the last byte of the model is freed.
+#[derive(Debug)]
+pub struct ThreadHost {
+    commands: Sender<EngineCommand>,
+    vocabulary: Sender<EngineCommand>,
+}
+
+impl ThreadHost {
+    /// Starts the engine's threads; the model loads on them. `occupancy` stands for the device memory.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub(in crate::engine) fn start(
+        spec: EngineSpec,
+        occupancy: Occupancy,
+        sink: EventSink,
+        progress: Progress,
+    ) -> std::io::Result<Self> {
+        let (commands, loop_commands) = bounded(LOOP_CAPACITY);
+        let (vocabulary, vocabulary_commands) = bounded(VOCABULARY_CAPACITY);
+        let (publish, vocabularies) = bounded(1);
+        let shared = (occupancy.clone(), sink.clone(), progress.clone());
+        std::thread::Builder::new()
+            .name("cllm-vocabulary".to_owned())
+            .stack_size(vocabulary_thread::STACK_BYTES)
+            .spawn(move || {
+                let (_occupancy, sink, progress) = shared;
+                serve_vocabulary(&vocabularies, &vocabulary_commands, &progress, &sink);
+            })?;
+        std::thread::Builder::new().name("cllm-engine".to_owned()).spawn(move || {
+            let _occupancy = occupancy;
+            guard(&sink.clone(), || run_engine(&spec, &loop_commands, &publish, &progress, &sink));
+        })?;
+        Ok(Self { commands, vocabulary })
+    }
+
+    /// Hands a command over; never blocks.
+    ///
+    /// # Errors
+    /// See [`HostError`].
+    pub(in crate::engine) fn send(&self, command: EngineCommand) -> Result<(), HostError> {
+        let channel = match command {
+            EngineCommand::Tokenize { .. } | EngineCommand::Detokenize { .. } => &self.vocabulary,
+            _ => &self.commands,
+        };
+        channel.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => HostError::Full,
+            TrySendError::Disconnected(_) => HostError::Gone,
+        })
+    }
+}
+
+type PublishVocabulary = Sender<Arc<dyn Vocabulary>>;
+
+fn serve_vocabulary(
+    vocabularies: &Receiver<Arc<dyn Vocabulary>>,
+    commands: &Receiver<EngineCommand>,
+    progress: &Progress,
+    sink: &EventSink,
+) {
+    // Closed without a vocabulary when the model does not load.
+    let Ok(vocabulary) = vocabularies.recv() else { return };
+    guard(sink, || {
+        vocabulary_thread::run(&vocabulary, commands, progress, |event| sink(event));
+        Exit::Stopped
+    });
+}
+
+fn run_engine(
+    spec: &EngineSpec,
+    commands: &Receiver<EngineCommand>,
+    publish: &PublishVocabulary,
+    progress: &Progress,
+    sink: &EventSink,
+) -> Exit {
+    match spec {
+        EngineSpec::Fake(fake) => serve(FakeModel::load(fake), commands, publish, progress, sink),
+        #[cfg(feature = "llama")]
+        EngineSpec::Llama(llama) => {
+            let on_progress = |progress| {
+                sink(EngineEvent::Loading { progress });
+                // The channel's other end is gone when nobody wants the model any more.
+                !matches!(commands.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
+            };
+            let model = crate::engine::llama::load(llama, on_progress).map_err(|error| error.to_string());
+            serve(model, commands, publish, progress, sink)
+        }
+        #[cfg(not(feature = "llama"))]
+        EngineSpec::Llama(_) => {
+            let cause = "this build has no llama.cpp (feature `llama`)".to_owned();
+            sink(EngineEvent::LoadFailed { cause });
+            Exit::Stopped
+        }
+    }
+}
+
+fn serve<M: Model>(
+    model: Result<M, String>,
+    commands: &Receiver<EngineCommand>,
+    publish: &PublishVocabulary,
+    progress: &Progress,
+    sink: &EventSink,
+) -> Exit {
+    let model = match model {
+        Ok(model) => model,
+        Err(cause) => {
+            sink(EngineEvent::LoadFailed { cause });
+            return Exit::Stopped;
+        }
+    };
+    // Fails only if the vocabulary thread is gone, which its own guard has reported.
+    let _ = publish.send(model.vocabulary());
+    sink(EngineEvent::Loaded(Box::new(model.info().clone())));
+    EngineLoop::new(model, progress.clone(), |event| sink(event)).run(commands)
+}
+
+/// Runs a thread's work and turns a failure or a panic into the last event.
+fn guard(sink: &EventSink, work: impl FnOnce() -> Exit) {
+    let cause = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Exit::Stopped) => return,
+        Ok(Exit::Failed(cause)) => cause,
+        Err(panic) => panic_text(&*panic),
+    };
+    sink(EngineEvent::Failed { cause });
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panic in the engine: {}", text.unwrap_or("unknown"))
+}

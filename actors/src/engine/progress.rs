@@ -1,0 +1,71 @@
+//! A sign of life: counts what the engine gets done, so that a watchdog can tell long work from none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Shared by the engine's threads and whoever watches them. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    counters: Arc<Counters>,
+}
+
+/// What is counted; its address is given to llama.cpp.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    done: AtomicU64,
+    at_work: AtomicU32,
+}
+
+/// Work under way, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Work {
+    counters: Arc<Counters>,
+}
+
+impl Progress {
+    /// Something was done: a node of a graph, a piece of a file, a step.
+    pub(crate) fn advance(&self) {
+        self.counters.advance();
+    }
+
+    /// Begins work that must make progress until the value is dropped.
+    pub(crate) fn work(&self) -> Work {
+        self.counters.at_work.fetch_add(1, Ordering::Relaxed);
+        Work { counters: self.counters.clone() }
+    }
+
+    /// How much was done, in units without a meaning, and whether there is work under way.
+    pub(crate) fn read(&self) -> (u64, Activity) {
+        let at_work = self.counters.at_work.load(Ordering::Relaxed) > 0;
+        (self.counters.done.load(Ordering::Relaxed), if at_work { Activity::Working } else { Activity::Idle })
+    }
+
+    /// The counters themselves, for a callback that gets an address.
+    #[cfg(feature = "llama")]
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+}
+
+impl Counters {
+    /// See [`Progress::advance`].
+    pub(crate) fn advance(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.counters.advance();
+        self.counters.at_work.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether progress is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Activity {
+    /// Nothing to do.
+    Idle,
+    /// A model loads, a step is decoded, a text is tokenized.
+    Working,
+}
