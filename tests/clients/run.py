@@ -37,6 +37,8 @@ def main() -> int:
         clients.append([node, str(HERE / "openai_node.mjs")])
     else:
         print("clients: no node or no node_modules here, the Node client is left out", flush=True)
+    if sys.platform == "linux":
+        clients.append([sys.executable, str(HERE / "survive_kill.py")])
     if args.url:
         return run_all(clients, args.url)
     try:
