@@ -47,6 +47,9 @@ pub(crate) struct Overrides {
     /// Where the engine runs [key: backend.engine]
     #[arg(long, value_name = "process|thread|fake")]
     engine: Option<String>,
+    /// Inject faults on purpose, such as seed=1 [key: chaos.seed]
+    #[arg(long, value_name = "seed=N")]
+    chaos: Option<String>,
     /// Set any key, such as scheduler.max_queue=64; lists as in YAML
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -60,6 +63,7 @@ impl Overrides {
             ("--host", "server.host", self.host),
             ("--port", "server.port", self.port),
             ("--engine", "backend.engine", self.engine),
+            ("--chaos", "chaos.seed", self.chaos.map(|chaos| chaos.trim_start_matches("seed=").to_owned())),
         ];
         let named = named.into_iter().filter_map(|(name, key, value)| Some(Flag::new(name, key, value?)));
         let set = self.set.iter().map(|argument| Flag::set(argument));

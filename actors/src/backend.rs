@@ -14,6 +14,7 @@ use ractor::{ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use crate::chaos::EngineFault;
 use crate::engine::host::{EngineHost, EventSink, HostError, HostKind};
 use crate::engine::protocol::{
     AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, ModelInfo, RequestId, SequenceId, StepOutput,
@@ -86,6 +87,8 @@ pub enum BackendMsg {
         /// Who gets the bytes.
         reply_to: RpcReplyPort<Result<Vec<u8>, VocabularyError>>,
     },
+    /// From the chaos actor: hurt the engine's process, if it has one.
+    Disturb(EngineFault),
     /// From the engine's threads.
     Engine(EngineEvent),
 }
@@ -212,6 +215,7 @@ impl Backend {
                 let bytes = tokens.len() * size_of::<Token>();
                 state.ask(Question::Text(reply_to), bytes, |id| EngineCommand::Detokenize { id, tokens })
             }
+            BackendMsg::Disturb(fault) => state.on_disturb(fault),
             BackendMsg::Engine(event) => state.on_engine(event),
         }
     }
@@ -220,6 +224,13 @@ impl Backend {
 impl BackendState {
     fn command(&mut self, command: EngineCommand) -> Result<(), ActorProcessingErr> {
         Ok(self.host.send(command)?)
+    }
+
+    /// Nobody is charged for what is done on purpose.
+    fn on_disturb(&mut self, fault: EngineFault) -> Result<(), ActorProcessingErr> {
+        self.suspects = Suspects::default();
+        self.host.disturb(fault);
+        Ok(())
     }
 
     /// Limits are advice: a full queue may lose them, the next ones come with the next change.

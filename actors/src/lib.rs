@@ -10,6 +10,7 @@
 
 pub mod admission;
 pub mod backend;
+pub mod chaos;
 pub mod engine;
 pub mod error;
 pub mod kv_cache;

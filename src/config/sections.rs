@@ -207,6 +207,16 @@ section! {
 }
 
 section! {
+    /// Faults injected on purpose, to see that no request notices. Never in production.
+    pub struct Chaos at (chaos) {
+        /// Which faults come in which order; unset: none.
+        seed: Option<u64> = None, Rule::Integer(0, i64::MAX as i128);
+        /// Time between two faults, in milliseconds.
+        interval_ms: u64 = 1000, Rule::Integer(10, WEEK_MS);
+    }
+}
+
+section! {
     /// The server's log, on stderr.
     pub struct Logging at (logging) {
         /// `off`, `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,cllm_actors=debug`.
@@ -226,6 +236,7 @@ pub(super) const SECTIONS: &[&[Key]] = &[
     Backend::KEYS,
     LlamaCpp::KEYS,
     Fake::KEYS,
+    Chaos::KEYS,
     Logging::KEYS,
 ];
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cllm_actors::chaos::ChaosOptions;
 use cllm_actors::engine::host::{HostKind, ProcessOptions};
 use cllm_actors::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use cllm_actors::request::Deadlines;
@@ -60,6 +61,10 @@ impl Config {
             instance: "cllm".to_owned(),
             engine: self.engine_spec(),
             host: self.host(),
+            chaos: self.chaos.seed.map(|seed| {
+                let interval = Duration::from_millis(self.chaos.interval_ms);
+                ChaosOptions { seed, interval }
+            }),
             max_queue: self.scheduler.max_queue,
             step_tokens: self.scheduler.step_tokens,
             // A week of milliseconds fits.

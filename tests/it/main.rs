@@ -6,6 +6,7 @@ mod expected;
 mod server;
 
 mod auth_cors_ids;
+mod chaos;
 mod chat;
 mod cllm_api;
 mod command_line;

@@ -131,7 +131,6 @@ impl Drop for EndSignal {
 }
 
 /// Hands commands over until the server closes the pipe or is gone; then the process ends, whatever the engine does.
-#[expect(clippy::needless_pass_by_value, reason = "dropping the host is what ends the engine")]
 fn take_commands(mut input: FrameReader<BufReader<Stdin>>, host: ThreadHost, end: &Receiver<ExitCode>) {
     while let Ok(Some(ToEngine::Command(command))) = input.read() {
         if let Err(error) = host.send(command) {

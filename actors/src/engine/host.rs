@@ -10,6 +10,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::chaos::EngineFault;
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 
@@ -89,6 +90,18 @@ impl EngineHost {
         match self {
             Self::Thread(host) => host.send(command),
             Self::Process(host) => host.send(command),
+        }
+    }
+
+    /// Hurts the engine's process on purpose; does nothing to threads.
+    pub(crate) fn disturb(&self, fault: EngineFault) {
+        let signal = match fault {
+            EngineFault::Killed => rustix::process::Signal::KILL,
+            EngineFault::Suspended => rustix::process::Signal::STOP,
+        };
+        if let Some(pid) = self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+            // Fails for a process that has ended, and its keeper knows that.
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 

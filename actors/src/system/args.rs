@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ractor::ActorCell;
 
 use super::System;
+use crate::chaos::ChaosOptions;
 use crate::engine::host::HostKind;
 use crate::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use crate::error::GenerateError;
@@ -19,6 +20,8 @@ pub struct SystemArgs {
     pub engine: EngineSpec,
     /// Where it runs. Default: on threads of this process.
     pub host: HostKind,
+    /// Faults to inject, for tests and demonstrations; restarts are not counted then. Default: none.
+    pub chaos: Option<ChaosOptions>,
     /// Most requests in the system, running and queued. Default 1024.
     pub max_queue: u32,
     /// Most tokens in a step, decode and prefill together; at least 16 prompt tokens fit always. Default 256.
@@ -39,6 +42,7 @@ impl SystemArgs {
             instance: names::ROOT.to_owned(),
             engine,
             host: HostKind::Thread,
+            chaos: None,
             max_queue: 1024,
             step_tokens: 256,
             prefill_wait_ms: 100,

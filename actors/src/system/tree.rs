@@ -7,6 +7,7 @@ use tokio::sync::broadcast;
 
 use super::SystemArgs;
 use crate::backend::{Backend, BackendArgs};
+use crate::chaos::{Chaos, ChaosArgs, ChaosOptions};
 use crate::kv_cache::{KvCache, KvCacheArgs, RetainBudget};
 use crate::names;
 use crate::scheduler::{Scheduler, SchedulerArgs};
@@ -37,27 +38,46 @@ pub(super) fn root(
         rules: Rules {
             strategy: Strategy::RestForOne,
             when_exhausted: WhenExhausted::Hold { retry_after: HOLD },
-            ..Rules::default()
+            ..rules(args)
         },
         children: vec![backend(args, wiring), kv_cache(args, wiring), scheduler(args, wiring)],
         epochs: epochs.clone(),
         events: events.clone(),
     };
     let engine_addr = Addr::new();
+    let chaos = args.chaos.map(|options| chaos(args, options, wiring));
     SupervisorArgs {
         path: args.instance.clone(),
         rules: Rules::default(),
-        children: vec![
+        children: [
             ChildSpec::supervisor(&args.instance, names::ENGINE, engine_addr.clone(), engine).on_down(mark_down(
                 wiring,
                 names::ENGINE,
                 engine_addr,
             )),
             sessions_supervisor(args, sessions, events),
-        ],
+        ]
+        .into_iter()
+        .chain(chaos)
+        .collect(),
         epochs: epochs.clone(),
         events: events.clone(),
     }
+}
+
+/// Without a limit of restarts while faults are injected: then they are no sign of anything.
+fn rules(args: &SystemArgs) -> Rules {
+    let mut rules = Rules::default();
+    if args.chaos.is_some() {
+        rules.intensity.max_restarts = u32::MAX;
+        rules.backoff.max = rules.backoff.min;
+    }
+    rules
+}
+
+fn chaos(args: &SystemArgs, options: ChaosOptions, wiring: &Arc<Wiring>) -> ChildSpec {
+    let chaos = ChaosArgs { options, wiring: wiring.clone() };
+    ChildSpec::actor(&args.instance, names::CHAOS, Addr::new(), move |_| (Chaos, chaos.clone()))
 }
 
 fn backend(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
