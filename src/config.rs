@@ -27,7 +27,8 @@ pub use api_key::ApiKey;
 pub use problem::{ConfigError, Note, Origin, Problem};
 pub use report::documented_defaults;
 pub use sections::{
-    Backend, Cache, Chaos, Engine, Fake, LlamaCpp, LogFormat, Logging, Model, Resources, Scheduler, Server,
+    Backend, Cache, Chaos, Engine, EngineRestarts, Fake, LlamaCpp, LogFormat, Logging, Model, Resources, RootRestarts,
+    Scheduler, Server, Supervision,
 };
 pub use sources::{File, Flag, Sources};
 
@@ -53,6 +54,8 @@ pub struct Config {
     pub cache: Cache,
     /// The engine.
     pub backend: Backend,
+    /// When actors are restarted.
+    pub supervision: Supervision,
     /// Faults injected on purpose.
     pub chaos: Chaos,
     /// The server's log.

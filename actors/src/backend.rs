@@ -14,6 +14,7 @@ use ractor::{ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use crate::boards::backend as board;
 use crate::chaos::EngineFault;
 use crate::engine::host::{EngineHost, EventSink, HostError, HostKind};
 use crate::engine::protocol::{
@@ -23,9 +24,10 @@ use crate::engine::protocol::{
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
 use crate::prompt::ChatTemplate;
-use crate::quarantine::Quarantine;
+use crate::quarantine::Suspects;
 use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
+use crate::supervision::mailbox;
 use crate::system::Status;
 use crate::wiring::{LoadedModel, Wiring};
 
@@ -146,25 +148,6 @@ pub struct BackendState {
     next_question: u64,
 }
 
-/// What the engine is working on.
-#[derive(Debug, Default)]
-struct Suspects {
-    /// The batch's requests that have gained nothing while they were in it.
-    in_step: Vec<RequestId>,
-    /// The last text.
-    tokenizing: Option<u64>,
-}
-
-impl Suspects {
-    /// A request that has got a token is no suspect any more.
-    fn gained(&mut self, request: RequestId, quarantine: &Quarantine) {
-        if let Some(at) = self.in_step.iter().position(|suspect| *suspect == request) {
-            self.in_step.swap_remove(at);
-            quarantine.clear(request);
-        }
-    }
-}
-
 /// A vocabulary command under way.
 #[derive(Debug)]
 enum Question {
@@ -181,6 +164,10 @@ impl Backend {
     /// Ends when the model is loaded: minutes, for a large one.
     async fn pre_start(&self, myself: BackendRef, args: BackendArgs) -> Result<BackendState, ActorProcessingErr> {
         let (host, info) = start_engine(myself, &args).await?;
+        let shown = &args.wiring.boards.backend;
+        shown.set(board::ENGINE, shown_engine(&args));
+        shown.set(board::PID, host.pid().map_or(0, u64::from));
+        shown.set(board::N_CTX, info.n_ctx.into());
         publish_model(&args.wiring, *info)?;
         Ok(BackendState {
             wiring: args.wiring,
@@ -201,6 +188,7 @@ impl Backend {
         message: BackendMsg,
         state: &mut BackendState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         match message {
             BackendMsg::Reset { epoch, scheduler } => state.on_reset(epoch, scheduler),
             BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
@@ -319,6 +307,7 @@ impl BackendState {
 
     /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
     fn on_step(&mut self, output: StepOutput) {
+        self.show(&output);
         let mut summary = StepSummary { epoch: output.epoch, tokens: Vec::with_capacity(output.outputs.len()) };
         for sequence in output.outputs {
             let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
@@ -332,6 +321,15 @@ impl BackendState {
             }
         }
         self.tell_scheduler(SchedulerMsg::Stepped(summary));
+    }
+
+    fn show(&self, output: &StepOutput) {
+        let shown = &self.wiring.boards.backend;
+        shown.set(board::STEPS, output.step);
+        shown.set(board::STEP_US, output.step_us);
+        shown.set(board::SAMPLE_US, output.sample_us);
+        shown.set(board::BATCH_TOKENS, output.batch_tokens.into());
+        shown.set(board::CELLS_USED, output.cells_used.into());
     }
 
     fn on_ended(&mut self, ended: Box<Ended>) {
@@ -408,6 +406,14 @@ impl Question {
 }
 
 type LoadResult = Result<Box<ModelInfo>, String>;
+
+fn shown_engine(args: &BackendArgs) -> u64 {
+    match (&args.engine, &args.host) {
+        (EngineSpec::Fake(_), _) => board::ENGINE_FAKE,
+        (EngineSpec::Llama(_), HostKind::Process(_)) => board::ENGINE_PROCESS,
+        (EngineSpec::Llama(_), HostKind::Thread) => board::ENGINE_THREAD,
+    }
+}
 
 async fn start_engine(
     myself: BackendRef,

@@ -14,5 +14,7 @@ pub const SCHEDULER: &str = "scheduler-0";
 pub const SESSIONS: &str = "sessions";
 /// Injects faults when asked to.
 pub const CHAOS: &str = "chaos";
+/// Keeper of the event feed.
+pub const INSPECTOR: &str = "inspector";
 /// The listener; added by the server binary.
 pub const HTTP: &str = "http";

@@ -67,6 +67,25 @@ impl Quarantine {
     }
 }
 
+/// What the engine is working on.
+#[derive(Debug, Default)]
+pub(crate) struct Suspects {
+    /// The batch's requests that have gained nothing while they were in it.
+    pub(crate) in_step: Vec<RequestId>,
+    /// The last text.
+    pub(crate) tokenizing: Option<u64>,
+}
+
+impl Suspects {
+    /// A request that has got a token is no suspect any more.
+    pub(crate) fn gained(&mut self, request: RequestId, quarantine: &Quarantine) {
+        if let Some(at) = self.in_step.iter().position(|suspect| *suspect == request) {
+            self.in_step.swap_remove(at);
+            quarantine.clear(request);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

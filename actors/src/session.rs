@@ -8,7 +8,9 @@
 //! event is delivered.
 
 pub mod answer;
+mod lease;
 pub mod outbox;
+mod shown;
 mod watch;
 
 use std::sync::Arc;
@@ -18,7 +20,9 @@ use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 
 use self::answer::Answer;
+use self::lease::Lease;
 use self::outbox::{Outbox, Receiver};
+use self::shown::Shown;
 use self::watch::Watch;
 use crate::admission::Permit;
 use crate::backend::{BackendMsg, TokensTo, VocabularyError};
@@ -29,6 +33,7 @@ use crate::quarantine::Verdict;
 use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
 use crate::sampling::SamplingParams;
 use crate::scheduler::{SchedulerMsg, Submission};
+use crate::supervision::{SessionRow, mailbox};
 use crate::wiring::{LoadedModel, Wiring};
 
 /// Reference to a session.
@@ -118,6 +123,8 @@ pub struct SessionArgs {
     pub receiver: Receiver,
     /// The others.
     pub wiring: Arc<Wiring>,
+    /// Its place among the actors.
+    pub row: SessionRow,
     /// When the request arrived.
     pub arrived_at: Instant,
     /// The same in µs since the system started: its rank.
@@ -142,6 +149,7 @@ pub struct SessionState {
     max_tokens: u32,
     answer: Answer,
     outbox: Outbox,
+    shown: Shown,
     /// Cancels at the scheduler when the state is dropped, however that comes about.
     _lease: Lease,
     _watch: Watch,
@@ -158,20 +166,6 @@ enum Phase {
     Submitted(Option<Epoch>),
     /// The last event waits for room in the caller's channel.
     Over,
-}
-
-#[derive(Debug)]
-struct Lease {
-    request: RequestId,
-    wiring: Arc<Wiring>,
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // Undeliverable: a scheduler that is not there runs nothing.
-        let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request });
-        self.wiring.quarantine.clear(self.request);
-    }
 }
 
 /// The actor.
@@ -191,6 +185,7 @@ impl Session {
         message: SessionMsg,
         state: &mut SessionState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         if let Err(error) = state.on_message(&myself, message) {
             state.end(GenerationEvent::Failed(error));
         }
@@ -225,6 +220,7 @@ impl SessionState {
             prompt: Vec::new(),
             max_tokens: 0,
             answer: Answer::new(&args.request),
+            shown: Shown::new(args.row, args.wiring.clone(), myself.get_cell()),
             outbox: Outbox::new(args.receiver, myself),
             _lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
             wiring: args.wiring,
@@ -293,6 +289,7 @@ impl SessionState {
         let room = answer::room_for(&tokens, &self.request, &model.info)?;
         self.max_tokens = self.request.max_tokens.unwrap_or(room).min(room).min(self.max_iterations.unwrap_or(room));
         self.answer.prompt_len = tokens.len() as u32;
+        self.shown.prompt(self.answer.prompt_len);
         self.prompt = tokens;
         self.outbox.send(GenerationEvent::Started { prompt_tokens: self.answer.prompt_len })?;
         self.submit(myself)
@@ -320,6 +317,7 @@ impl SessionState {
         };
         let reached = self.wiring.scheduler.cast(SchedulerMsg::Submit(Box::new(submission)));
         self.phase = Phase::Submitted(reached.ok());
+        self.shown.submitted();
         Ok(())
     }
 
@@ -345,6 +343,7 @@ impl SessionState {
     fn on_started(&mut self, epoch: Epoch, reused: u32) -> Result<(), GenerateError> {
         if self.phase == Phase::Submitted(Some(epoch)) {
             self.answer.on_started(reused);
+            self.shown.running();
         }
         Ok(())
     }
@@ -356,6 +355,7 @@ impl SessionState {
         if let Some(prompt) = self.answer.take_prompt_logprobs(output.prompt_logprobs) {
             self.outbox.send(GenerationEvent::Prompt(prompt))?;
         }
+        let before = self.answer.last_token_at;
         let mut delta = Delta::default();
         let mut stopped = None;
         for (index, mut token) in (output.index..).zip(output.tokens) {
@@ -367,6 +367,7 @@ impl SessionState {
                 stopped = self.answer.take_token(token, &mut delta);
             }
         }
+        self.shown.took(delta.tokens.len(), &self.answer, before, self.arrived_at);
         if !delta.is_empty() {
             self.outbox.send(GenerationEvent::Delta(delta))?;
         }
@@ -465,6 +466,7 @@ impl SessionState {
     /// The one way out: cancels at the scheduler, which is a no-op if it is over there, and sends the last event.
     fn end(&mut self, event: GenerationEvent) {
         self.phase = Phase::Over;
+        self.shown.over();
         let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request_id });
         if let GenerationEvent::Failed(error) = &event {
             tracing::debug!(request = self.request_id, trace_id = %self.request.trace_id, %error, "generation failed");

@@ -22,6 +22,8 @@ pub enum Access {
     Probe,
     /// Whoever has a key, when keys are configured.
     Key,
+    /// Whoever has an admin's key.
+    Admin,
 }
 
 /// One method of one path.
@@ -58,6 +60,12 @@ impl Route {
     /// Opens the route to everybody at any time.
     pub fn probe(mut self) -> Self {
         self.access = Access::Probe;
+        self
+    }
+
+    /// Closes the route to everybody but admins.
+    pub fn admin(mut self) -> Self {
+        self.access = Access::Admin;
         self
     }
 
@@ -171,12 +179,19 @@ impl RouteTable {
             }
         }
         allow.push("OPTIONS");
-        allow.join(", ")
+        // Two routes may match one path.
+        let mut methods: Vec<&str> = Vec::new();
+        allow.into_iter().for_each(|method| {
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        });
+        methods.join(", ")
     }
 }
 
 /// Bytes that do not decode to UTF-8 are replaced: they name nothing we have.
-fn percent_decode(text: &str) -> String {
+pub(super) fn percent_decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

@@ -5,14 +5,18 @@
 //! ractor kills the children. When it is stopped, all children are stopped at once, and killed after the deadline;
 //! from then on no child can be linked.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::broadcast;
 
+use super::board::Board;
 use super::mailbox;
 use super::policy::Exit;
 use super::record::{EventKind, Recorder, SupervisionEventRecord};
+use super::registry::ActorRegistry;
 use super::tasks;
 
 /// Reference to a running dynamic supervisor.
@@ -51,12 +55,18 @@ pub struct DynamicSupervisorArgs {
     pub stop_deadline: Duration,
     /// The system's feed; only failures are sent to it.
     pub events: broadcast::Sender<SupervisionEventRecord>,
+    /// Where the facts about the supervisor itself are kept.
+    pub registry: ActorRegistry,
+    /// Its first place shows how many children are alive.
+    pub board: Arc<Board>,
 }
 
 /// Only ractor sees it.
 pub struct DynamicSupervisorState {
     recorder: Recorder,
     stop_deadline: Duration,
+    board: Arc<Board>,
+    open: HashSet<ActorId>,
     finished: u64,
     failed: u64,
 }
@@ -72,8 +82,17 @@ impl DynamicSupervisor {
         _myself: DynamicSupervisorRef,
         args: DynamicSupervisorArgs,
     ) -> Result<DynamicSupervisorState, ActorProcessingErr> {
-        let recorder = Recorder { path: args.path, events: args.events };
-        Ok(DynamicSupervisorState { recorder, stop_deadline: args.stop_deadline, finished: 0, failed: 0 })
+        let recorder = Recorder { path: args.path, events: args.events, registry: args.registry };
+        let state = DynamicSupervisorState {
+            recorder,
+            stop_deadline: args.stop_deadline,
+            board: args.board,
+            open: HashSet::new(),
+            finished: 0,
+            failed: 0,
+        };
+        state.show();
+        Ok(state)
     }
 
     async fn handle(
@@ -82,6 +101,7 @@ impl DynamicSupervisor {
         message: DynamicSupervisorMsg,
         state: &mut DynamicSupervisorState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         match message {
             DynamicSupervisorMsg::Tally { reply_to } => state.on_tally(&myself, reply_to),
         }
@@ -95,6 +115,7 @@ impl DynamicSupervisor {
         state: &mut DynamicSupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
+            SupervisionEvent::ActorStarted(who) => state.on_started(&who),
             SupervisionEvent::ActorTerminated(who, _, reason) => state.on_exit(&who, tasks::classify(reason)),
             SupervisionEvent::ActorFailed(who, error) => state.on_exit(&who, Exit::Abnormal(error.to_string())),
             _ => {}
@@ -109,7 +130,8 @@ impl DynamicSupervisor {
     ) -> Result<(), ActorProcessingErr> {
         // Complete: from `Stopping` on, which this is, ractor links no more children.
         for zombie in tasks::stop_linked(myself.get_children(), state.stop_deadline).await {
-            state.recorder.record(Some(&name(&zombie)), EventKind::Zombie, 0, None);
+            let name = state.name(&zombie);
+            state.recorder.record(Some(&name), EventKind::Zombie, 0, None);
         }
         Ok(())
     }
@@ -122,18 +144,31 @@ impl DynamicSupervisorState {
         let _ = reply_to.send(Tally { live, finished: self.finished, failed: self.failed });
     }
 
+    fn on_started(&mut self, who: &ActorCell) {
+        self.open.insert(who.get_id());
+        self.show();
+    }
+
+    fn show(&self) {
+        self.board.set(0, self.open.len() as u64);
+    }
+
     fn on_exit(&mut self, who: &ActorCell, exit: Exit) {
+        self.open.remove(&who.get_id());
+        self.show();
         mailbox::forget(who.get_id());
         match exit {
             Exit::Normal(_) => self.finished += 1,
             Exit::Abnormal(cause) | Exit::FirstStartFailed(cause) => {
                 self.failed += 1;
-                self.recorder.record(Some(&name(who)), EventKind::Exited, 0, Some(cause));
+                self.recorder.record(Some(&self.name(who)), EventKind::Exited, 0, Some(cause));
             }
         }
     }
-}
 
-fn name(who: &ActorCell) -> String {
-    who.get_name().unwrap_or_else(|| who.get_id().to_string())
+    /// The last part of a child's path.
+    fn name(&self, who: &ActorCell) -> String {
+        let name = who.get_name().unwrap_or_else(|| who.get_id().to_string());
+        name.strip_prefix(&self.recorder.path).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&name).to_owned()
+    }
 }
