@@ -166,7 +166,9 @@ impl Backend {
         let (host, info) = start_engine(myself, &args).await?;
         let shown = &args.wiring.boards.backend;
         shown.set(board::ENGINE, shown_engine(&args));
-        shown.set(board::PID, host.pid().map_or(0, u64::from));
+        if let Some(pid) = host.pid() {
+            shown.set(board::PID, pid.into());
+        }
         shown.set(board::N_CTX, info.n_ctx.into());
         publish_model(&args.wiring, *info)?;
         Ok(BackendState {
