@@ -96,8 +96,9 @@ impl Dispatcher {
         let Enclosed { request_id, arrived, log, standing } = enclosed;
         let tenant = match (route.access(), standing) {
             (Access::Probe, _) => None,
-            (Access::Key, Standing::Crowded) => return Err(ApiError::too_many_connections()),
-            (Access::Key, Standing::Draining) => return Err(ApiError::shutting_down()),
+            (Access::Key | Access::Open, Standing::Crowded) => return Err(ApiError::too_many_connections()),
+            (Access::Key | Access::Open, Standing::Draining) => return Err(ApiError::shutting_down()),
+            (Access::Open, Standing::Welcome) => None,
             (Access::Key, Standing::Welcome) => self.settings.keys.check(&headers)?,
         };
         if let Some(tenant) = &tenant {

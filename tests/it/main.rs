@@ -16,3 +16,4 @@ mod failures;
 mod isolation;
 mod start;
 mod tidy;
+mod ui;
