@@ -14,6 +14,7 @@ use ractor::{ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use crate::boards::backend as board;
 use crate::engine::host::{EngineHost, EventSink, HostError};
 use crate::engine::protocol::{
     AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, ModelInfo, RequestId, SequenceId, StepOutput,
@@ -24,6 +25,7 @@ use crate::kv_cache::KvCacheMsg;
 use crate::prompt::ChatTemplate;
 use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
+use crate::supervision::mailbox;
 use crate::system::Status;
 use crate::wiring::{LoadedModel, Wiring};
 
@@ -150,6 +152,9 @@ impl Backend {
     /// Ends when the model is loaded: minutes, for a large one.
     async fn pre_start(&self, myself: BackendRef, args: BackendArgs) -> Result<BackendState, ActorProcessingErr> {
         let (host, info) = start_engine(myself, &args).await?;
+        let shown = &args.wiring.boards.backend;
+        shown.set(board::ENGINE, shown_engine(&args.engine));
+        shown.set(board::N_CTX, info.n_ctx.into());
         publish_model(&args.wiring, *info)?;
         Ok(BackendState {
             wiring: args.wiring,
@@ -169,6 +174,7 @@ impl Backend {
         message: BackendMsg,
         state: &mut BackendState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         match message {
             BackendMsg::Reset { epoch, scheduler } => state.on_reset(epoch, scheduler),
             BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
@@ -262,6 +268,7 @@ impl BackendState {
 
     /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
     fn on_step(&mut self, output: StepOutput) {
+        self.show(&output);
         let mut summary = StepSummary { epoch: output.epoch, tokens: Vec::with_capacity(output.outputs.len()) };
         for sequence in output.outputs {
             let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
@@ -274,6 +281,15 @@ impl BackendState {
             }
         }
         self.tell_scheduler(SchedulerMsg::Stepped(summary));
+    }
+
+    fn show(&self, output: &StepOutput) {
+        let shown = &self.wiring.boards.backend;
+        shown.set(board::STEPS, output.step);
+        shown.set(board::STEP_US, output.step_us);
+        shown.set(board::SAMPLE_US, output.sample_us);
+        shown.set(board::BATCH_TOKENS, output.batch_tokens.into());
+        shown.set(board::CELLS_USED, output.cells_used.into());
     }
 
     fn on_ended(&mut self, ended: Box<Ended>) {
@@ -350,6 +366,13 @@ impl Question {
 }
 
 type LoadResult = Result<Box<ModelInfo>, String>;
+
+fn shown_engine(engine: &EngineSpec) -> u64 {
+    match engine {
+        EngineSpec::Llama(_) => board::ENGINE_THREAD,
+        EngineSpec::Fake(_) => board::ENGINE_FAKE,
+    }
+}
 
 async fn start_engine(
     myself: BackendRef,

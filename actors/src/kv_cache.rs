@@ -12,8 +12,10 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef};
 
 use self::index::{Budget, PrefixIndex, Reuse};
+use crate::boards::kv_cache as board;
 use crate::engine::protocol::{Epoch, RequestId, SequenceId, Token};
 use crate::scheduler::{SchedulerMsg, SchedulerRef};
+use crate::supervision::mailbox;
 use crate::wiring::Wiring;
 
 /// Reference to a kv-cache.
@@ -90,6 +92,7 @@ pub struct RetainBudget {
 /// State of a kv-cache.
 #[derive(Debug)]
 pub struct KvCacheState {
+    wiring: Arc<Wiring>,
     scheduler: Option<SchedulerRef>,
     index: PrefixIndex,
     epoch: Epoch,
@@ -106,7 +109,12 @@ impl KvCache {
         let half = u64::from(model.info.n_ctx) / 2;
         let tokens = args.budget.bytes.map_or(half, |bytes| bytes / model.info.kv_bytes_per_token.max(1));
         let budget = Budget { entries: args.budget.entries as usize, tokens: tokens as usize };
-        Ok(KvCacheState { scheduler: None, index: PrefixIndex::new(model.info.n_seq_max, budget), epoch: 0 })
+        let shown = &args.wiring.boards.kv_cache;
+        shown.set(board::CELLS, model.info.n_ctx.into());
+        shown.set(board::BUDGET_ENTRIES, args.budget.entries.into());
+        shown.set(board::BUDGET_BYTES, tokens.saturating_mul(model.info.kv_bytes_per_token));
+        let index = PrefixIndex::new(model.info.n_seq_max, budget);
+        Ok(KvCacheState { wiring: args.wiring, scheduler: None, index, epoch: 0 })
     }
 
     async fn handle(
@@ -115,6 +123,7 @@ impl KvCache {
         message: KvCacheMsg,
         state: &mut KvCacheState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         match message {
             KvCacheMsg::Inventory { epoch, sequences, scheduler } => {
                 state.on_inventory(epoch, sequences, scheduler);
@@ -125,6 +134,7 @@ impl KvCache {
             KvCacheMsg::Abandon { sequence, .. } => state.index.abandon(sequence),
             KvCacheMsg::MakeRoom { cells, .. } => state.on_make_room(cells),
         }
+        state.show();
         Ok(())
     }
 }
@@ -167,6 +177,13 @@ impl KvCacheState {
     fn on_make_room(&mut self, cells: u32) {
         let evict = self.index.make_room(cells as usize);
         self.tell(SchedulerMsg::RoomMade { epoch: self.epoch, evict });
+    }
+
+    fn show(&self) {
+        let (entries, tokens) = self.index.retained();
+        let shown = &self.wiring.boards.kv_cache;
+        shown.set(board::ENTRIES, entries as u64);
+        shown.set(board::RETAINED_TOKENS, tokens as u64);
     }
 
     /// A scheduler that is gone is being restarted and begins with an inventory.

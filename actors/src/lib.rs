@@ -3,16 +3,19 @@
 //! Reading order:
 //! [`request`] and [`sampling`] say what can be asked for, [`system`] is the handle through which it is asked;
 //! [`session`], [`scheduler`], [`kv_cache`] and [`backend`] are the actors that answer, one file each;
-//! [`supervision`] restarts them; [`engine`] is the blocking side that computes; [`prompt`] and [`text`] turn
+//! [`supervision`] restarts them, [`inspector`] shows what they do; [`engine`] is the blocking side that computes; [`prompt`] and [`text`] turn
 //! messages into prompts and tokens into text.
 //!
 //! This crate knows models and actors. It knows no HTTP, no command line and no file format of configuration.
 
 pub mod admission;
 pub mod backend;
+pub mod boards;
 pub mod engine;
 pub mod error;
+pub mod inspector;
 pub mod kv_cache;
+pub mod meters;
 pub mod names;
 pub mod prompt;
 pub mod request;

@@ -12,5 +12,7 @@ pub const KV_CACHE: &str = "kv-cache-0";
 pub const SCHEDULER: &str = "scheduler-0";
 /// Supervisor of the sessions.
 pub const SESSIONS: &str = "sessions";
+/// Keeper of the event feed.
+pub const INSPECTOR: &str = "inspector";
 /// The listener; added by the server binary.
 pub const HTTP: &str = "http";

@@ -15,11 +15,13 @@ use smallvec::SmallVec;
 
 use self::policy::{Action, Event, Policy, PolicyLimits};
 use crate::backend::BackendMsg;
+use crate::boards::scheduler as board;
 use crate::engine::protocol::{Admit, Ended, Epoch, Limits, RequestId, SequenceId, Token, Waiting};
 use crate::kv_cache::KvCacheMsg;
 use crate::kv_cache::index::{Reservation, Reuse};
 use crate::sampling::SamplingParams;
 use crate::session::SessionMsg;
+use crate::supervision::{Gate, mailbox};
 use crate::system::Status;
 use crate::wiring::Wiring;
 
@@ -41,6 +43,8 @@ pub enum SchedulerMsg {
         /// The request.
         request: RequestId,
     },
+    /// From an operator: admit nobody, or go on; what runs goes on in any case. Ends with the incarnation.
+    SetGate(Gate),
     /// From the kv-cache: its index is filled.
     CacheReady {
         /// Epoch of the reset.
@@ -153,6 +157,7 @@ impl Scheduler {
         let state = SchedulerState { args, policy, submissions: HashMap::new(), actions: Vec::new() };
         state.tell_backend(BackendMsg::Reset { epoch: state.args.epoch, scheduler: myself });
         state.send_limits(Waiting::Nobody);
+        state.show();
         Ok(state)
     }
 
@@ -162,11 +167,13 @@ impl Scheduler {
         message: SchedulerMsg,
         state: &mut SchedulerState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         let own = state.args.epoch;
         match message {
             SchedulerMsg::Submit(submission) => state.on_submit(submission),
             SchedulerMsg::Cancel { request } => state.decide(Event::Cancel(request)),
             SchedulerMsg::AskPosition { request } => state.on_ask_position(request),
+            SchedulerMsg::SetGate(gate) => state.decide(Event::SetGate(gate)),
             SchedulerMsg::CacheReady { epoch } if epoch == own => state.on_cache_ready(),
             SchedulerMsg::Reserved { epoch, request, reservation } if epoch == own => {
                 state.on_reserved(request, reservation);
@@ -241,6 +248,14 @@ impl SchedulerState {
         self.policy.handle(event, &mut actions);
         actions.drain(..).for_each(|action| self.act(action));
         self.actions = actions;
+        self.show();
+    }
+
+    fn show(&self) {
+        let shown = &self.args.wiring.boards.scheduler;
+        shown.set(board::RUNNING, self.policy.active() as u64);
+        shown.set(board::WAITING, self.policy.waiting() as u64);
+        shown.set(board::STEP_TOKENS, self.args.step_tokens.into());
     }
 
     fn act(&mut self, action: Action) {

@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod outbox;
+mod shown;
 mod watch;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use self::answer::Answer;
 use self::outbox::{Outbox, Receiver};
+use self::shown::Shown;
 use self::watch::Watch;
 use crate::admission::Permit;
 use crate::backend::{BackendMsg, TokensTo, VocabularyError};
@@ -28,6 +30,7 @@ use crate::error::GenerateError;
 use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
 use crate::sampling::SamplingParams;
 use crate::scheduler::{SchedulerMsg, Submission};
+use crate::supervision::{SessionRow, mailbox};
 use crate::wiring::{LoadedModel, Wiring};
 
 /// Reference to a session.
@@ -117,6 +120,8 @@ pub struct SessionArgs {
     pub receiver: Receiver,
     /// The others.
     pub wiring: Arc<Wiring>,
+    /// Its place among the actors.
+    pub row: SessionRow,
     /// When the request arrived.
     pub arrived_at: Instant,
     /// The same in µs since the system started: its rank.
@@ -141,6 +146,7 @@ pub struct SessionState {
     max_tokens: u32,
     answer: Answer,
     outbox: Outbox,
+    shown: Shown,
     /// Cancels at the scheduler when the state is dropped, however that comes about.
     _lease: Lease,
     _watch: Watch,
@@ -189,6 +195,7 @@ impl Session {
         message: SessionMsg,
         state: &mut SessionState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         if let Err(error) = state.on_message(&myself, message) {
             state.end(GenerationEvent::Failed(error));
         }
@@ -223,6 +230,7 @@ impl SessionState {
             prompt: Vec::new(),
             max_tokens: 0,
             answer: Answer::new(&args.request),
+            shown: Shown::new(args.row, args.wiring.clone(), myself.get_cell()),
             outbox: Outbox::new(args.receiver, myself),
             _lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
             wiring: args.wiring,
@@ -291,6 +299,7 @@ impl SessionState {
         let room = answer::room_for(&tokens, &self.request, &model.info)?;
         self.max_tokens = self.request.max_tokens.unwrap_or(room).min(room).min(self.max_iterations.unwrap_or(room));
         self.answer.prompt_len = tokens.len() as u32;
+        self.shown.prompt(self.answer.prompt_len);
         self.prompt = tokens;
         self.outbox.send(GenerationEvent::Started { prompt_tokens: self.answer.prompt_len })?;
         self.submit(myself)
@@ -318,6 +327,7 @@ impl SessionState {
         };
         let reached = self.wiring.scheduler.cast(SchedulerMsg::Submit(Box::new(submission)));
         self.phase = Phase::Submitted(reached.ok());
+        self.shown.submitted();
         Ok(())
     }
 
@@ -343,6 +353,7 @@ impl SessionState {
     fn on_started(&mut self, epoch: Epoch, reused: u32) -> Result<(), GenerateError> {
         if self.phase == Phase::Submitted(Some(epoch)) {
             self.answer.on_started(reused);
+            self.shown.running();
         }
         Ok(())
     }
@@ -354,6 +365,7 @@ impl SessionState {
         if let Some(prompt) = self.answer.take_prompt_logprobs(output.prompt_logprobs) {
             self.outbox.send(GenerationEvent::Prompt(prompt))?;
         }
+        let before = self.answer.last_token_at;
         let mut delta = Delta::default();
         let mut stopped = None;
         for (index, mut token) in (output.index..).zip(output.tokens) {
@@ -365,6 +377,7 @@ impl SessionState {
                 stopped = self.answer.take_token(token, &mut delta);
             }
         }
+        self.shown.took(delta.tokens.len(), &self.answer, before, self.arrived_at);
         if !delta.is_empty() {
             self.outbox.send(GenerationEvent::Delta(delta))?;
         }
@@ -451,6 +464,7 @@ impl SessionState {
     /// The one way out: cancels at the scheduler, which is a no-op if it is over there, and sends the last event.
     fn end(&mut self, event: GenerationEvent) {
         self.phase = Phase::Over;
+        self.shown.over();
         let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request_id });
         if let GenerationEvent::Failed(error) = &event {
             tracing::debug!(request = self.request_id, trace_id = %self.request.trace_id, %error, "generation failed");

@@ -18,6 +18,7 @@
 
 mod args;
 mod generation;
+mod inspection;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -34,11 +35,15 @@ use tokio::task::JoinHandle;
 
 pub use self::args::{SystemArgs, SystemBuilder};
 pub use self::generation::Generation;
+pub use self::inspection::{ActorAction, ActorActionError, ActorFeed, ActorFeedStream};
 pub use self::status::Status;
 use crate::admission::{Admission, Permit};
 use crate::backend::{BackendMsg, TokensTo, VocabularyError};
+use crate::boards;
 use crate::engine::protocol::{AddSpecial, ModelInfo, RequestId, TextPart, Token};
 use crate::error::GenerateError;
+use crate::inspector::InspectorArgs;
+use crate::inspector::log::EventLog;
 use crate::names;
 use crate::prompt::ChatPrompt;
 use crate::request::{GenerateRequest, GenerationEvent};
@@ -74,6 +79,7 @@ struct Inner {
     admission: Admission,
     sessions: Addr<DynamicSupervisorMsg>,
     events: broadcast::Sender<SupervisionEventRecord>,
+    log: EventLog,
     root: ActorRef<SupervisorMsg>,
     owner: Owner,
     started_at: Instant,
@@ -125,7 +131,10 @@ impl System {
         let (events, feed) = broadcast::channel(EVENT_CAPACITY);
         let epochs = EpochSource::default();
         let status_task = tokio::spawn(status::follow(feed, wiring.clone(), args.instance.clone()));
-        let root = tree::root(&args, &wiring, &sessions, &epochs, &events);
+        let log = EventLog::default();
+        let inspector = InspectorArgs { feed: Arc::new(events.subscribe().into()), log: log.clone() };
+        let root =
+            tree::root(&args, tree::Shared { wiring: &wiring, epochs: &epochs, events: &events }, &sessions, inspector);
         let name = Some(args.instance.clone());
         let owner = if supervisor.is_some() { Owner::Supervisor } else { Owner::Handle };
         let spawned = match supervisor {
@@ -133,6 +142,7 @@ impl System {
             None => Supervisor::spawn(name, Supervisor, root).await,
         };
         let (root, _) = spawned.map_err(|error| GenerateError::Internal(error.to_string()))?;
+        wiring.actors.root(&args.instance, root.get_cell());
         Ok(Self {
             inner: Arc::new(Inner {
                 admission: Admission::new(args.max_queue),
@@ -140,6 +150,7 @@ impl System {
                 wiring,
                 sessions,
                 events,
+                log,
                 root,
                 owner,
                 started_at: Instant::now(),
@@ -230,7 +241,10 @@ impl System {
         let inner = &self.inner;
         let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
         let arrived_at = request.arrived_at;
+        let supervisor = self.sessions_supervisor().await?;
+        let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
         let args = SessionArgs {
+            row: inner.wiring.actors.session(name.clone(), Arc::new(boards::session::board())),
             request_id,
             request,
             permit,
@@ -240,8 +254,6 @@ impl System {
             arrived_us: arrived_at.saturating_duration_since(inner.started_at).as_micros() as u64,
             max_iterations: inner.args.max_iterations,
         };
-        let supervisor = self.sessions_supervisor().await?;
-        let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
         let spawned = Session::spawn_linked(Some(name), Session, args, supervisor.get_cell()).await;
         spawned.map(drop).map_err(|error| {
             tracing::warn!(request = request_id, %error, "session not started");

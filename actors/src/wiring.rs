@@ -5,11 +5,13 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 use crate::backend::BackendMsg;
+use crate::boards::Boards;
 use crate::engine::protocol::ModelInfo;
 use crate::kv_cache::KvCacheMsg;
+use crate::meters::Meters;
 use crate::prompt::ChatTemplate;
 use crate::scheduler::SchedulerMsg;
-use crate::supervision::addr::Addr;
+use crate::supervision::{ActorRegistry, Addr};
 use crate::system::Status;
 
 /// Shared by all actors of a system.
@@ -27,6 +29,12 @@ pub struct Wiring {
     pub status: watch::Sender<Status>,
     /// One permit: the device memory. Held until the last byte of a model is freed.
     pub occupancy: Arc<Semaphore>,
+    /// The facts about every actor.
+    pub actors: ActorRegistry,
+    /// What backend, kv-cache and scheduler show of themselves.
+    pub boards: Boards,
+    /// What all requests came to.
+    pub meters: Meters,
 }
 
 /// A model and its compiled chat template.
@@ -48,6 +56,9 @@ impl Wiring {
             model: watch::Sender::new(None),
             status: watch::Sender::new(Status::Loading { progress: 0.0 }),
             occupancy: Arc::new(Semaphore::new(1)),
+            actors: ActorRegistry::default(),
+            boards: Boards::default(),
+            meters: Meters::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::engine::protocol::{Placement, RequestId, SequenceId, Token};
+use crate::supervision::Gate;
 
 /// Tokens kept free for each running sequence when another is admitted, so that it can go on for a while.
 const HEADROOM_TOKENS: usize = 32;
@@ -50,6 +51,8 @@ pub enum Event {
     },
     /// The engine is out of cells and nothing retained is left to evict.
     NoRoom,
+    /// Admit nobody, or go on.
+    SetGate(Gate),
 }
 
 /// What the scheduler does.
@@ -99,6 +102,7 @@ pub enum Action {
 pub struct Policy {
     limits: PolicyLimits,
     cache: Cache,
+    gate: Gate,
     queue: BTreeMap<(u64, RequestId), Arc<[Token]>>,
     ranks: HashMap<RequestId, u64>,
     active: HashMap<RequestId, Active>,
@@ -153,6 +157,7 @@ impl Policy {
         Self {
             limits,
             cache: Cache::Unknown,
+            gate: Gate::Open,
             queue: BTreeMap::new(),
             ranks: HashMap::new(),
             active: HashMap::new(),
@@ -172,6 +177,7 @@ impl Policy {
                 self.ended(request, sequence, kv_tokens, actions);
             }
             Event::NoRoom => self.preempt_for_cells(actions),
+            Event::SetGate(gate) => self.gate = gate,
         }
         self.fill_places(actions);
         self.tell_waiting(actions);
@@ -297,7 +303,7 @@ impl Policy {
     }
 
     fn fill_places(&mut self, actions: &mut Vec<Action>) {
-        while self.cache == Cache::Ready && self.active.len() < self.limits.running {
+        while self.cache == Cache::Ready && self.gate == Gate::Open && self.active.len() < self.limits.running {
             let Some(((rank, request), tokens)) = self.queue.first_key_value() else { return };
             let (rank, request, tokens) = (*rank, *request, tokens.clone());
             if !self.fits(tokens.len()) {

@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 use super::mailbox;
 use super::policy::Exit;
 use super::record::{EventKind, Recorder, SupervisionEventRecord};
+use super::registry::ActorRegistry;
 use super::tasks;
 
 /// Reference to a running dynamic supervisor.
@@ -51,6 +52,8 @@ pub struct DynamicSupervisorArgs {
     pub stop_deadline: Duration,
     /// The system's feed; only failures are sent to it.
     pub events: broadcast::Sender<SupervisionEventRecord>,
+    /// Where the facts about the supervisor itself are kept.
+    pub registry: ActorRegistry,
 }
 
 /// Only ractor sees it.
@@ -72,7 +75,7 @@ impl DynamicSupervisor {
         _myself: DynamicSupervisorRef,
         args: DynamicSupervisorArgs,
     ) -> Result<DynamicSupervisorState, ActorProcessingErr> {
-        let recorder = Recorder { path: args.path, events: args.events };
+        let recorder = Recorder { path: args.path, events: args.events, registry: args.registry };
         Ok(DynamicSupervisorState { recorder, stop_deadline: args.stop_deadline, finished: 0, failed: 0 })
     }
 
@@ -82,6 +85,7 @@ impl DynamicSupervisor {
         message: DynamicSupervisorMsg,
         state: &mut DynamicSupervisorState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         match message {
             DynamicSupervisorMsg::Tally { reply_to } => state.on_tally(&myself, reply_to),
         }
@@ -109,7 +113,8 @@ impl DynamicSupervisor {
     ) -> Result<(), ActorProcessingErr> {
         // Complete: from `Stopping` on, which this is, ractor links no more children.
         for zombie in tasks::stop_linked(myself.get_children(), state.stop_deadline).await {
-            state.recorder.record(Some(&name(&zombie)), EventKind::Zombie, 0, None);
+            let name = state.name(&zombie);
+            state.recorder.record(Some(&name), EventKind::Zombie, 0, None);
         }
         Ok(())
     }
@@ -128,12 +133,14 @@ impl DynamicSupervisorState {
             Exit::Normal(_) => self.finished += 1,
             Exit::Abnormal(cause) | Exit::FirstStartFailed(cause) => {
                 self.failed += 1;
-                self.recorder.record(Some(&name(who)), EventKind::Exited, 0, Some(cause));
+                self.recorder.record(Some(&self.name(who)), EventKind::Exited, 0, Some(cause));
             }
         }
     }
-}
 
-fn name(who: &ActorCell) -> String {
-    who.get_name().unwrap_or_else(|| who.get_id().to_string())
+    /// The last part of a child's path.
+    fn name(&self, who: &ActorCell) -> String {
+        let name = who.get_name().unwrap_or_else(|| who.get_id().to_string());
+        name.strip_prefix(&self.recorder.path).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&name).to_owned()
+    }
 }

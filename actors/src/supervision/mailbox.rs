@@ -1,4 +1,5 @@
-//! Counts what waits in each actor's mailbox, by every sender, without the actor's help.
+//! Counts what waits in each actor's mailbox, by every sender, without the actor's help; and how long its handlers take,
+//! if they begin with [`handling`].
 //!
 //! [`impl_message!`](crate::impl_message) implements `ractor::Message` for a type so that each message is wrapped
 //! while it is in a mailbox. A guard's `Drop` notices messages that are lost in a dead mailbox.
@@ -7,19 +8,25 @@
 //! ours supervises a sweep over the table does, whenever it has doubled, so the table is never larger than twice the
 //! number of living actors and a constant.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ractor::message::{BoxedDowncastErr, BoxedMessage};
 use ractor::registry::where_is_pid;
 use ractor::{ActorId, Message};
 
+use super::board::process_time;
+use super::histogram::Histogram;
+
 const SHARDS: usize = 16;
 /// Entries that are not worth a sweep.
 const SWEEP_FLOOR: usize = 256;
+/// Messages whose time of arrival is remembered, per mailbox.
+const ARRIVALS: u64 = 32;
 
 type Entries = HashMap<ActorId, Arc<MailboxStats>, BuildHasherDefault<PidHasher>>;
 type Shard = RwLock<Entries>;
@@ -35,6 +42,14 @@ pub struct MailboxStats {
     lost: AtomicU64,
     waited_ns: AtomicU64,
     longest_wait_ns: AtomicU64,
+    /// When the newest messages came, in ns of [`process_time`], by their number.
+    arrivals: [AtomicU64; ARRIVALS as usize],
+    /// When the message handled last had come.
+    last_arrival: AtomicU64,
+    /// Time that handled messages spent waiting.
+    pub waits: Histogram,
+    /// Time that handlers took which say so by [`handling`].
+    pub handling: Histogram,
 }
 
 /// [`MailboxStats`] at one moment; fields are read one after the other.
@@ -68,20 +83,39 @@ impl MailboxStats {
     }
 
     fn depth(&self, sent: u64) -> u64 {
-        let gone = self.handled.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed);
         // A message that came and went between the two reads.
-        sent.saturating_sub(gone)
+        sent.saturating_sub(self.gone())
     }
 
-    fn enter(&self) {
-        let depth = self.depth(self.sent.fetch_add(1, Ordering::Relaxed) + 1);
+    /// How long the oldest message has been waiting. With more than 32 in the mailbox: at most so long.
+    pub fn oldest_wait(&self) -> Duration {
+        let (sent, gone) = (self.sent.load(Ordering::Relaxed), self.gone());
+        let since = match sent.saturating_sub(gone) {
+            0 => return Duration::ZERO,
+            depth if depth <= ARRIVALS => &self.arrivals[(gone % ARRIVALS) as usize],
+            _ => &self.last_arrival,
+        };
+        process_time().saturating_sub(Duration::from_nanos(since.load(Ordering::Relaxed)))
+    }
+
+    fn gone(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed) + self.lost.load(Ordering::Relaxed)
+    }
+
+    fn enter(&self, now: Duration) {
+        let number = self.sent.fetch_add(1, Ordering::Relaxed);
+        self.arrivals[(number % ARRIVALS) as usize].store(now.as_nanos() as u64, Ordering::Relaxed);
+        let depth = self.depth(number + 1);
         if depth > self.max_depth.load(Ordering::Relaxed) {
             self.max_depth.fetch_max(depth, Ordering::Relaxed);
         }
     }
 
     /// Only the actor itself handles messages, so plain loads and stores do: half the cost of a message is atomics.
-    fn leave(&self, waited: Duration) {
+    fn leave(&self, since: Duration, now: Duration) {
+        let waited = now.saturating_sub(since);
+        self.waits.record_alone(waited);
+        self.last_arrival.store(since.as_nanos() as u64, Ordering::Relaxed);
         let waited = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         let add = |counter: &AtomicU64, n| counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
         add(&self.handled, 1);
@@ -95,6 +129,11 @@ impl MailboxStats {
 /// Counters of an actor's mailbox; `None` if no message was ever sent to it or it is gone.
 pub fn mailbox_stats(actor: ActorId) -> Option<Arc<MailboxStats>> {
     TABLE.get(actor)
+}
+
+/// The same for an actor that is alive, before its first message too.
+pub(super) fn stats_of(actor: ActorId) -> Arc<MailboxStats> {
+    TABLE.get_or_insert(actor)
 }
 
 /// All actors with counters, the dead ones swept out first.
@@ -157,9 +196,34 @@ pub fn enclose<M: Send + 'static>(message: M, actor: &ActorId) -> Result<BoxedMe
 /// The message is of another type.
 #[doc(hidden)]
 pub fn open<M: Send + 'static>(boxed: BoxedMessage) -> Result<M, BoxedDowncastErr> {
-    let Envelope { mut waiting, message } = Envelope::<M>::from_boxed(boxed)?;
-    waiting.handled = true;
+    let Envelope { waiting, message } = Envelope::<M>::from_boxed(boxed)?;
+    waiting.open();
     Ok(message)
+}
+
+thread_local! {
+    /// The message that was opened last on this thread, until its handler takes it.
+    static OPENED: Cell<Option<(Arc<MailboxStats>, Duration)>> = const { Cell::new(None) };
+}
+
+/// Measures the handler that calls it in its first line, until the result is dropped. ractor opens a message and enters
+/// its handler without a pause in between, so the message opened last on this thread is the handler's own.
+#[must_use = "the time is that until it is dropped"]
+pub fn handling() -> Option<Handling> {
+    OPENED.take().map(|(stats, since)| Handling { stats, since })
+}
+
+/// A handler at work.
+#[derive(Debug)]
+pub struct Handling {
+    stats: Arc<MailboxStats>,
+    since: Duration,
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.stats.handling.record_alone(process_time().saturating_sub(self.since));
+    }
 }
 
 struct Envelope<M> {
@@ -171,24 +235,31 @@ impl<M: Send + 'static> Message for Envelope<M> {}
 
 /// One message in a mailbox.
 struct Waiting {
-    stats: Arc<MailboxStats>,
-    since: Instant,
-    handled: bool,
+    /// `None` once it is opened.
+    stats: Option<Arc<MailboxStats>>,
+    since: Duration,
 }
 
 impl Waiting {
     fn enter(stats: Arc<MailboxStats>) -> Self {
-        stats.enter();
-        Self { stats, since: Instant::now(), handled: false }
+        let since = process_time();
+        stats.enter(since);
+        Self { stats: Some(stats), since }
+    }
+
+    fn open(mut self) {
+        if let Some(stats) = self.stats.take() {
+            let now = process_time();
+            stats.leave(self.since, now);
+            OPENED.set(Some((stats, now)));
+        }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.handled {
-            self.stats.leave(self.since.elapsed());
-        } else {
-            self.stats.lost.fetch_add(1, Ordering::Relaxed);
+        if let Some(stats) = &self.stats {
+            stats.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

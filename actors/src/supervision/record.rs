@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
 
+use super::registry::ActorRegistry;
 use crate::engine::protocol::Epoch;
 
 /// A transition of a supervised child, or of its supervisor.
@@ -50,8 +51,12 @@ pub enum EventKind {
         /// Until the next try.
         retry_after: Duration,
     },
-    /// The supervisor starts its children again after holding.
+    /// The supervisor starts its children again after holding, or an actor goes on after a pause.
     Resumed,
+    /// Somebody is about to kill the actor by command.
+    Killed,
+    /// The actor takes nothing new, by command.
+    Paused,
 }
 
 /// Sends and logs a supervisor's records.
@@ -59,16 +64,31 @@ pub enum EventKind {
 pub(super) struct Recorder {
     pub(super) path: String,
     pub(super) events: broadcast::Sender<SupervisionEventRecord>,
+    pub(super) registry: ActorRegistry,
 }
 
 impl Recorder {
     /// `child` is `None` for what happens to the supervisor itself.
     pub(super) fn record(&self, child: Option<&str>, kind: EventKind, epoch: Epoch, cause: Option<String>) {
-        let path = child.map_or_else(|| self.path.clone(), |child| format!("{}/{child}", self.path));
-        log(&path, kind, epoch, cause.as_deref().unwrap_or_default());
-        // Nobody listening is no fault.
-        let _ = self.events.send(SupervisionEventRecord { path, kind, epoch, cause, at: SystemTime::now() });
+        let record = SupervisionEventRecord { path: self.path_of(child), kind, epoch, cause, at: SystemTime::now() };
+        publish(record, &self.registry, &self.events);
     }
+
+    pub(super) fn path_of(&self, child: Option<&str>) -> String {
+        child.map_or_else(|| self.path.clone(), |child| format!("{}/{child}", self.path))
+    }
+}
+
+/// Writes a record down, logs it and sends it.
+pub(crate) fn publish(
+    record: SupervisionEventRecord,
+    registry: &ActorRegistry,
+    events: &broadcast::Sender<SupervisionEventRecord>,
+) {
+    log(&record.path, record.kind, record.epoch, record.cause.as_deref().unwrap_or_default());
+    registry.note(&record);
+    // Nobody listening is no fault.
+    let _ = events.send(record);
 }
 
 fn log(path: &str, kind: EventKind, epoch: Epoch, cause: &str) {
@@ -87,6 +107,8 @@ fn log(path: &str, kind: EventKind, epoch: Epoch, cause: &str) {
         EventKind::Held { retry_after } => {
             tracing::error!(actor = path, cause, retry_after_s = retry_after.as_secs(), "children are held down");
         }
-        EventKind::Resumed => tracing::info!(actor = path, "children are tried again"),
+        EventKind::Resumed => tracing::info!(actor = path, "resumed"),
+        EventKind::Killed => tracing::warn!(actor = path, epoch, cause, "actor is killed by command"),
+        EventKind::Paused => tracing::warn!(actor = path, epoch, cause, "actor is paused by command"),
     }
 }

@@ -9,6 +9,8 @@ use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorProcessingErr, SpawnErr};
 
 use super::addr::Addr;
+use super::board::Board;
+use super::registry::{Gate, GateFn};
 use super::rules::Restart;
 use super::supervisor::{Supervisor, SupervisorArgs, SupervisorMsg};
 use crate::engine::protocol::Epoch;
@@ -28,6 +30,8 @@ pub struct ChildSpec {
     pub(super) stop_deadline: Duration,
     pub(super) start: Arc<StartFn>,
     pub(super) on_down: Option<Arc<dyn Fn(Epoch) + Send + Sync>>,
+    pub(super) board: Option<Arc<Board>>,
+    pub(super) gate: Option<GateFn>,
 }
 
 /// Why a child did not start: what its `pre_start` said.
@@ -76,6 +80,8 @@ impl ChildSpec {
             stop_deadline: DEFAULT_STOP_DEADLINE,
             start: Arc::new(move |supervisor, epoch| Box::pin(start(supervisor, epoch))),
             on_down: None,
+            board: None,
+            gate: None,
         }
     }
 
@@ -132,6 +138,20 @@ impl ChildSpec {
     #[must_use]
     pub fn on_down(mut self, call: impl Fn(Epoch) + Send + Sync + 'static) -> Self {
         self.on_down = Some(Arc::new(call));
+        self
+    }
+
+    /// What the child shows of itself, over all its incarnations.
+    #[must_use]
+    pub fn board(mut self, board: Arc<Board>) -> Self {
+        self.board = Some(board);
+        self
+    }
+
+    /// The child can pause: `tell` sends it word, must not block, and says whether there was somebody to tell.
+    #[must_use]
+    pub fn pausable(mut self, tell: impl Fn(Gate) -> bool + Send + Sync + 'static) -> Self {
+        self.gate = Some(Arc::new(tell));
         self
     }
 }

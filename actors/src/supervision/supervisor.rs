@@ -16,8 +16,10 @@ use ractor::{ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionE
 use tokio::sync::broadcast;
 
 use super::addr::EpochSource;
+use super::mailbox;
 use super::policy::{ChildFacts, Event, Exit};
 use super::record::SupervisionEventRecord;
+use super::registry::ActorRegistry;
 use super::rules::Rules;
 use super::spec::{ChildSpec, DEFAULT_STOP_DEADLINE};
 use super::tasks::{self, KILL_GRACE};
@@ -115,6 +117,8 @@ pub struct SupervisorArgs {
     pub epochs: EpochSource,
     /// The system's feed.
     pub events: broadcast::Sender<SupervisionEventRecord>,
+    /// Where the facts about the children are kept.
+    pub registry: ActorRegistry,
 }
 
 impl SupervisorArgs {
@@ -152,6 +156,7 @@ impl Supervisor {
         message: SupervisorMsg,
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         match message {
             SupervisorMsg::RestartChild { id, reply_to } => reply(reply_to, state.on_restart_child(id)),
             SupervisorMsg::StopAll => state.step(Event::StopAll),

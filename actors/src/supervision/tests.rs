@@ -159,6 +159,7 @@ impl Tree {
             children: parts.iter().map(|part| part.spec.clone()).collect(),
             epochs: EpochSource::default(),
             events: feed,
+            registry: ActorRegistry::default(),
         };
         let (supervisor, ended) = Supervisor::spawn(Some(prefix.clone()), Supervisor, args).await.unwrap();
         Self { prefix, supervisor, ended, parts, journal, events }

@@ -7,9 +7,10 @@ use tokio::sync::broadcast;
 
 use super::SystemArgs;
 use crate::backend::{Backend, BackendArgs};
+use crate::inspector::{Inspector, InspectorArgs};
 use crate::kv_cache::{KvCache, KvCacheArgs, RetainBudget};
 use crate::names;
-use crate::scheduler::{Scheduler, SchedulerArgs};
+use crate::scheduler::{Scheduler, SchedulerArgs, SchedulerMsg};
 use crate::supervision::supervisor::SupervisorArgs;
 use crate::supervision::{
     Addr, ChildSpec, DynamicSupervisor, DynamicSupervisorArgs, DynamicSupervisorMsg, EpochSource, Rules, Strategy,
@@ -24,14 +25,22 @@ const HOLD: Duration = Duration::from_secs(60);
 /// How long open requests may take to say goodbye when everything stops.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(5);
 
+/// What all supervisors of a system share.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    pub(super) wiring: &'a Arc<Wiring>,
+    pub(super) epochs: &'a EpochSource,
+    pub(super) events: &'a broadcast::Sender<SupervisionEventRecord>,
+}
+
 /// The root with everything under it.
 pub(super) fn root(
     args: &SystemArgs,
-    wiring: &Arc<Wiring>,
+    shared: Shared<'_>,
     sessions: &Addr<DynamicSupervisorMsg>,
-    epochs: &EpochSource,
-    events: &broadcast::Sender<SupervisionEventRecord>,
+    inspector: InspectorArgs,
 ) -> SupervisorArgs {
+    let Shared { wiring, epochs, events } = shared;
     let engine = SupervisorArgs {
         path: format!("{}/{}", args.instance, names::ENGINE),
         rules: Rules {
@@ -42,6 +51,7 @@ pub(super) fn root(
         children: vec![backend(args, wiring), kv_cache(args, wiring), scheduler(args, wiring)],
         epochs: epochs.clone(),
         events: events.clone(),
+        registry: wiring.actors.clone(),
     };
     let engine_addr = Addr::new();
     SupervisorArgs {
@@ -53,10 +63,12 @@ pub(super) fn root(
                 names::ENGINE,
                 engine_addr,
             )),
-            sessions_supervisor(args, sessions, events),
+            sessions_supervisor(args, sessions, shared),
+            ChildSpec::actor(&args.instance, names::INSPECTOR, Addr::new(), move |_| (Inspector, inspector.clone())),
         ],
         epochs: epochs.clone(),
         events: events.clone(),
+        registry: wiring.actors.clone(),
     }
 }
 
@@ -64,6 +76,7 @@ fn backend(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
     let backend = BackendArgs { engine: args.engine.clone(), wiring: wiring.clone() };
     ChildSpec::actor(&args.instance, names::BACKEND, wiring.backend.clone(), move |_| (Backend, backend.clone()))
         .on_down(mark_down(wiring, names::BACKEND, wiring.backend.clone()))
+        .board(wiring.boards.backend.clone())
 }
 
 fn kv_cache(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
@@ -71,6 +84,7 @@ fn kv_cache(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
     let kv_cache = KvCacheArgs { wiring: wiring.clone(), budget };
     ChildSpec::actor(&args.instance, names::KV_CACHE, wiring.kv_cache.clone(), move |_| (KvCache, kv_cache.clone()))
         .on_down(mark_down(wiring, names::KV_CACHE, wiring.kv_cache.clone()))
+        .board(wiring.boards.kv_cache.clone())
 }
 
 fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
@@ -82,22 +96,23 @@ fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
         prefill_wait_ms: args.prefill_wait_ms,
     };
     let make = move |epoch| (Scheduler, SchedulerArgs { epoch, ..template.clone() });
-    ChildSpec::actor(&args.instance, names::SCHEDULER, wiring.scheduler.clone(), make).on_down(mark_down(
-        wiring,
-        names::SCHEDULER,
-        wiring.scheduler.clone(),
-    ))
+    let addr = wiring.scheduler.clone();
+    ChildSpec::actor(&args.instance, names::SCHEDULER, addr.clone(), make)
+        .on_down(mark_down(wiring, names::SCHEDULER, addr.clone()))
+        .board(wiring.boards.scheduler.clone())
+        .pausable(move |gate| addr.cast(SchedulerMsg::SetGate(gate)).is_ok())
 }
 
 fn sessions_supervisor(
     args: &SystemArgs,
     sessions: &Addr<DynamicSupervisorMsg>,
-    events: &broadcast::Sender<SupervisionEventRecord>,
+    Shared { wiring, events, .. }: Shared<'_>,
 ) -> ChildSpec {
     let supervisor = DynamicSupervisorArgs {
         path: format!("{}/{}", args.instance, names::SESSIONS),
         stop_deadline: SESSIONS_DEADLINE,
         events: events.clone(),
+        registry: wiring.actors.clone(),
     };
     ChildSpec::actor(&args.instance, names::SESSIONS, sessions.clone(), move |_| {
         (DynamicSupervisor, supervisor.clone())

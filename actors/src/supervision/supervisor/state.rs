@@ -56,13 +56,15 @@ impl SupervisorState {
     pub(super) fn new(myself: SupervisorRef, args: SupervisorArgs) -> Self {
         let (queue, completed) = mpsc::unbounded_channel();
         let mut policy = Policy::new(args.rules, args.epochs);
+        let recorder = Recorder { path: args.path, events: args.events, registry: args.registry };
         for child in &args.children {
+            recorder.registry.child(&recorder.path_of(Some(&child.id)), child, myself.clone());
             policy.insert(child.id.clone(), child.restart);
         }
         Self {
             policy,
             slots: args.children.into_iter().map(Slot::new).collect(),
-            recorder: Recorder { path: args.path, events: args.events },
+            recorder,
             begun: Instant::now(),
             done: Completions { queue, wake: myself },
             completed,
@@ -88,6 +90,8 @@ impl SupervisorState {
         let Some(child) = self.policy.add(&spec.id, spec.restart) else {
             return reply(reply_to, Err(AddError::Duplicate(spec.id)));
         };
+        let path = self.recorder.path_of(Some(&spec.id));
+        self.recorder.registry.child(&path, &spec, self.done.wake.clone());
         let slot = Slot { added: Some(reply_to), ..Slot::new(spec) };
         match self.slots.get_mut(child) {
             Some(old) => *old = slot,
@@ -118,6 +122,7 @@ impl SupervisorState {
 
     fn on_started(&mut self, child: usize, epoch: Epoch, incarnation: Incarnation) {
         let cell = incarnation.cell.clone();
+        self.recorder.registry.started(&self.path(child), epoch, cell.clone());
         self.slots[child].work = Work::Live(incarnation);
         if let Some(reply_to) = self.slots[child].added.take() {
             reply(reply_to, Ok(cell.clone()));
@@ -135,6 +140,7 @@ impl SupervisorState {
                 if let Some(corpse) = self.slots[*child].corpse.take() {
                     return self.bury_first(*child, corpse, event);
                 }
+                self.recorder.registry.down(&self.path(*child));
                 self.slots[*child].on_down(*epoch);
             }
             _ => {}
@@ -201,6 +207,14 @@ impl SupervisorState {
         for action in self.policy.step(event, at) {
             self.perform(action);
         }
+        for facts in self.policy.facts() {
+            let path = self.recorder.path_of(Some(&facts.id));
+            self.recorder.registry.status(&path, facts.status, facts.epoch);
+        }
+    }
+
+    fn path(&self, child: usize) -> String {
+        self.recorder.path_of(Some(&self.slots[child].spec.id))
     }
 
     fn perform(&mut self, action: Action) {

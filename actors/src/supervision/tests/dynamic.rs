@@ -14,8 +14,12 @@ struct Sessions {
 impl Sessions {
     async fn start() -> Self {
         let (feed, events) = broadcast::channel(256);
-        let args =
-            DynamicSupervisorArgs { path: unique("sessions"), stop_deadline: Duration::from_secs(2), events: feed };
+        let args = DynamicSupervisorArgs {
+            path: unique("sessions"),
+            stop_deadline: Duration::from_secs(2),
+            events: feed,
+            registry: ActorRegistry::default(),
+        };
         let (supervisor, ended) = DynamicSupervisor::spawn(None, DynamicSupervisor, args).await.unwrap();
         Self { supervisor, ended, script: Arc::default(), events }
     }

@@ -140,6 +140,7 @@ async fn a_supervisor_over_budget_ends_and_its_own_supervisor_restarts_it() {
         children,
         epochs: EpochSource::default(),
         events: feed.clone(),
+        registry: ActorRegistry::default(),
     };
     let inner = args(format!("{prefix}/inner"), at_most(0, WhenExhausted::Escalate), vec![worker.spec.clone()]);
     let spec = ChildSpec::supervisor(&prefix, "inner", Addr::new(), inner);

@@ -1,0 +1,144 @@
+//! What each kind of actor shows of itself in `/actors`: the places of its [`Board`].
+
+use std::sync::Arc;
+
+use crate::supervision::{Board, Field};
+
+/// The boards of the actors that there is one of.
+#[derive(Debug)]
+pub struct Boards {
+    /// See [`scheduler`].
+    pub scheduler: Arc<Board>,
+    /// See [`kv_cache`].
+    pub kv_cache: Arc<Board>,
+    /// See [`backend`].
+    pub backend: Arc<Board>,
+}
+
+impl Default for Boards {
+    fn default() -> Self {
+        let board = |fields| Arc::new(Board::new(fields));
+        Self { scheduler: board(scheduler::FIELDS), kv_cache: board(kv_cache::FIELDS), backend: board(backend::FIELDS) }
+    }
+}
+
+/// Places of the scheduler's board.
+pub mod scheduler {
+    use super::Field;
+
+    /// Requests with a place.
+    pub const RUNNING: usize = 0;
+    /// Requests queued.
+    pub const WAITING: usize = 1;
+    /// Most tokens in a step.
+    pub const STEP_TOKENS: usize = 2;
+    /// How the step's size is chosen; unset: it is fixed.
+    pub const TUNER: usize = 3;
+
+    pub(super) const FIELDS: &[Field] = &[
+        Field::Number("running"),
+        Field::Number("waiting"),
+        Field::Number("step_tokens"),
+        Field::Word("tuner", &["static", "adaptive"]),
+    ];
+}
+
+/// Places of the kv-cache's board.
+pub mod kv_cache {
+    use super::Field;
+
+    /// Retained prefixes.
+    pub const ENTRIES: usize = 0;
+    /// Tokens in them.
+    pub const RETAINED_TOKENS: usize = 1;
+    /// Cells of the context.
+    pub const CELLS: usize = 2;
+    /// Most retained prefixes.
+    pub const BUDGET_ENTRIES: usize = 3;
+    /// Most memory of retained prefixes, bytes.
+    pub const BUDGET_BYTES: usize = 4;
+
+    pub(super) const FIELDS: &[Field] = &[
+        Field::Number("entries"),
+        Field::Number("retained_tokens"),
+        Field::Number("cells"),
+        Field::Number("budget_entries"),
+        Field::Number("budget_bytes"),
+    ];
+}
+
+/// Places of the backend's board.
+pub mod backend {
+    use super::Field;
+
+    /// Index of the engine's word.
+    pub const ENGINE: usize = 0;
+    /// The engine runs in a process of its own.
+    pub const ENGINE_PROCESS: u64 = 0;
+    /// The engine runs in a thread.
+    pub const ENGINE_THREAD: u64 = 1;
+    /// The fake engine.
+    pub const ENGINE_FAKE: u64 = 2;
+    /// Process id of the engine, if it has one of its own.
+    pub const PID: usize = 1;
+    /// Steps computed.
+    pub const STEPS: usize = 2;
+    /// Time of the last step, µs.
+    pub const STEP_US: usize = 3;
+    /// Of it, drawing tokens, µs.
+    pub const SAMPLE_US: usize = 4;
+    /// Tokens in the last step.
+    pub const BATCH_TOKENS: usize = 5;
+    /// Cells with KV.
+    pub const CELLS_USED: usize = 6;
+    /// Cells of the context.
+    pub const N_CTX: usize = 7;
+
+    pub(super) const FIELDS: &[Field] = &[
+        Field::Word("engine", &["process", "thread", "fake"]),
+        Field::Number("pid"),
+        Field::Number("steps"),
+        Field::Number("step_us"),
+        Field::Number("sample_us"),
+        Field::Number("batch_tokens"),
+        Field::Number("cells_used"),
+        Field::Number("n_ctx"),
+    ];
+}
+
+/// Places of a session's board.
+pub mod session {
+    use super::{Board, Field};
+
+    /// Index of the phase's word.
+    pub const PHASE: usize = 0;
+    /// The prompt is being turned into tokens.
+    pub const TOKENIZING: u64 = 0;
+    /// Queued or running.
+    pub const SUBMITTED: u64 = 1;
+    /// The engine works on it.
+    pub const RUNNING: u64 = 2;
+    /// The last event waits to be taken.
+    pub const OVER: u64 = 3;
+    /// Tokens of the prompt.
+    pub const PROMPT_TOKENS: usize = 1;
+    /// Tokens received.
+    pub const EMITTED_TOKENS: usize = 2;
+    /// How often it was submitted again.
+    pub const RESUMED: usize = 3;
+
+    const FIELDS: &[Field] = &[
+        Field::Word("phase", &["tokenizing", "submitted", "running", "over"]),
+        Field::Number("prompt_tokens"),
+        Field::Number("emitted_tokens"),
+        Field::Number("resumed"),
+    ];
+
+    /// A new session's board.
+    pub fn board() -> Board {
+        let board = Board::new(FIELDS);
+        board.set(PHASE, TOKENIZING);
+        board.set(RESUMED, 0);
+        board
+    }
+}

@@ -1,0 +1,65 @@
+//! What a session lets others see: its row among the actors and its share of the system's meters.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ractor::ActorCell;
+
+use super::answer::Answer;
+use crate::boards::session as board;
+use crate::meters::Meters;
+use crate::supervision::SessionRow;
+use crate::wiring::Wiring;
+
+/// Kept up to date by the session; the row goes with it.
+#[derive(Debug)]
+pub(super) struct Shown {
+    row: SessionRow,
+    wiring: Arc<Wiring>,
+    submissions: u64,
+}
+
+impl Shown {
+    pub(super) fn new(row: SessionRow, wiring: Arc<Wiring>, cell: ActorCell) -> Self {
+        row.started(cell);
+        Self { row, wiring, submissions: 0 }
+    }
+
+    pub(super) fn prompt(&self, tokens: u32) {
+        Meters::add(&self.wiring.meters.prompt_tokens, tokens.into());
+        self.set(board::PROMPT_TOKENS, tokens.into());
+    }
+
+    pub(super) fn submitted(&mut self) {
+        self.set(board::PHASE, board::SUBMITTED);
+        self.set(board::RESUMED, self.submissions);
+        self.submissions += 1;
+    }
+
+    pub(super) fn running(&self) {
+        self.set(board::PHASE, board::RUNNING);
+    }
+
+    /// Tokens came: so many, the one before them at `before`.
+    pub(super) fn took(&self, tokens: usize, answer: &Answer, before: Option<Instant>, arrived_at: Instant) {
+        let Some(now) = answer.last_token_at.filter(|_| tokens > 0) else { return };
+        let meters = &self.wiring.meters;
+        Meters::add(&meters.generated_tokens, tokens as u64);
+        match before {
+            Some(before) => meters.token_gap(now.saturating_duration_since(before)),
+            None => meters.first_token(now.saturating_duration_since(arrived_at)),
+        }
+        self.set(board::EMITTED_TOKENS, answer.emitted.len() as u64);
+    }
+
+    pub(super) fn over(&self) {
+        Meters::add(&self.wiring.meters.finished, 1);
+        self.set(board::PHASE, board::OVER);
+    }
+
+    fn set(&self, place: usize, value: u64) {
+        if let Some(board) = self.row.board() {
+            board.set(place, value);
+        }
+    }
+}
