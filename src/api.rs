@@ -14,6 +14,7 @@ use crate::http::context::{AppState, Call};
 use crate::http::error::{ApiError, ErrorShape};
 use crate::http::route::Route;
 
+mod actors;
 mod bill;
 mod cllm;
 mod fields;
@@ -53,6 +54,10 @@ pub fn routes(app: AppState, engine: EngineSpec) -> Vec<Route> {
         Route::post("/generate_stream", api.handler(cllm::generate_stream)).errors(ErrorShape::Cllm),
         Route::post("/encode", api.handler(cllm::encode)).errors(ErrorShape::Cllm),
         Route::get("/model/info", api.handler(cllm::model_info)).errors(ErrorShape::Cllm),
+        Route::get("/actors", api.handler(actors::list)),
+        Route::get("/actors/events", api.handler(actors::events)),
+        Route::get("/actors/{path}", api.handler(actors::one)),
+        Route::post("/actors/{path}", api.handler(actors::act)).admin(),
         Route::get("/", api.handler(cllm::index)).errors(ErrorShape::Cllm),
     ]
 }

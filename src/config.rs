@@ -26,7 +26,10 @@ use std::collections::{HashMap, HashSet};
 pub use api_key::ApiKey;
 pub use problem::{ConfigError, Note, Origin, Problem};
 pub use report::documented_defaults;
-pub use sections::{Backend, Cache, Engine, Fake, LlamaCpp, LogFormat, Logging, Model, Resources, Scheduler, Server};
+pub use sections::{
+    Backend, Cache, Engine, EngineRestarts, Fake, LlamaCpp, LogFormat, Logging, Model, Resources, RootRestarts,
+    Scheduler, Server, Supervision,
+};
 pub use sources::{File, Flag, Sources};
 
 use check::Check;
@@ -51,6 +54,8 @@ pub struct Config {
     pub cache: Cache,
     /// The engine.
     pub backend: Backend,
+    /// When actors are restarted.
+    pub supervision: Supervision,
     /// The server's log.
     pub logging: Logging,
 }

@@ -23,7 +23,7 @@ use crate::http::connection::Connections;
 use crate::http::context::{AppState, HttpSettings};
 use crate::http::health;
 use crate::http::route::Route;
-use crate::http::server::{HttpServer, HttpServerArgs};
+use crate::http::server::{HttpServer, HttpServerArgs, HttpServerMsg};
 
 pub use signals::{Signal, Signals};
 
@@ -145,8 +145,11 @@ async fn listen_and_load(system: &System, http: HttpServerArgs) -> Result<(), Se
 
 /// Puts the `http` actor under the root supervisor.
 async fn start_http(system: &System, args: HttpServerArgs) -> Result<(), ServeError> {
+    let (addr, board) = (Addr::new(), Arc::clone(args.connections.board()));
     let make = move |_| (HttpServer, args.clone());
-    let spec = ChildSpec::actor(system.instance(), names::HTTP, Addr::new(), make);
+    let spec = ChildSpec::actor(system.instance(), names::HTTP, addr.clone(), make)
+        .board(board)
+        .pausable(move |gate| addr.cast(HttpServerMsg::SetGate(gate)).is_ok());
     system.add_child(spec).await.map(drop).map_err(ServeError::Actors)
 }
 

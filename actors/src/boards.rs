@@ -13,12 +13,19 @@ pub struct Boards {
     pub kv_cache: Arc<Board>,
     /// See [`backend`].
     pub backend: Arc<Board>,
+    /// See [`sessions`].
+    pub sessions: Arc<Board>,
 }
 
 impl Default for Boards {
     fn default() -> Self {
         let board = |fields| Arc::new(Board::new(fields));
-        Self { scheduler: board(scheduler::FIELDS), kv_cache: board(kv_cache::FIELDS), backend: board(backend::FIELDS) }
+        Self {
+            scheduler: board(scheduler::FIELDS),
+            kv_cache: board(kv_cache::FIELDS),
+            backend: board(backend::FIELDS),
+            sessions: board(sessions::FIELDS),
+        }
     }
 }
 
@@ -104,6 +111,16 @@ pub mod backend {
         Field::Number("cells_used"),
         Field::Number("n_ctx"),
     ];
+}
+
+/// Places of the board of the sessions' supervisor.
+pub mod sessions {
+    use super::Field;
+
+    /// Sessions that are alive.
+    pub const OPEN: usize = 0;
+
+    pub(super) const FIELDS: &[Field] = &[Field::Number("open")];
 }
 
 /// Places of a session's board.

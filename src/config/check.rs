@@ -196,7 +196,7 @@ impl Check<'_> {
             Ok(address) => address.is_loopback(),
             Err(_) => server.host == "localhost",
         };
-        if !is_local && server.api_keys.is_empty() {
+        if !is_local && server.api_keys.is_empty() && server.admin_keys.is_empty() {
             let host = &server.host;
             self.warning(format!("other machines can reach `{host}`, and `server.api_keys` asks for no key"));
         }

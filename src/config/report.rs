@@ -26,7 +26,7 @@ pub fn documented_defaults() -> String {
     let config = Config::default();
     let mut text = INTRODUCTION.to_owned();
     for (key, heading) in rows() {
-        if !heading.is_empty() && !key.section().contains('.') {
+        if heading.starts_with(|first: char| first != ' ') {
             text.push('\n');
         }
         text.push_str(&heading);
@@ -50,16 +50,21 @@ const INTRODUCTION: &str = "\
 
 /// All keys, each with the heading lines before it: those of its section, where it is the section's first.
 fn rows() -> impl Iterator<Item = (&'static Key, String)> {
-    SECTIONS.iter().flat_map(|keys| {
-        keys.iter()
-            .enumerate()
-            .map(|(index, key)| (key, if index == 0 { heading(key.section()) } else { String::new() }))
+    let mut before = "";
+    SECTIONS.iter().copied().flatten().map(move |key| {
+        let heading = if key.section() == before { String::new() } else { heading(before, key.section()) };
+        before = key.section();
+        (key, heading)
     })
 }
 
-fn heading(section: &str) -> String {
-    let name = section.rsplit('.').next().unwrap_or(section);
-    format!("{}{name}:\n", indent(section))
+/// The heading of a section, and before it that of the one around it if no key has opened that.
+fn heading(before: &str, section: &str) -> String {
+    let line = |section: &str| format!("{}{}:\n", indent(section), section.rsplit('.').next().unwrap_or(section));
+    match section.split_once('.') {
+        Some((around, _)) if before.split('.').next() != Some(around) => line(around) + &line(section),
+        _ => line(section),
+    }
 }
 
 fn indent(path: &str) -> String {

@@ -44,6 +44,8 @@ section! {
         shutdown_timeout: f64 = 30.0, Rule::Number(0.0, WEEK_S);
         /// Keys of which a client must show one, plain or as `blake3:<64 hex digits>`; empty: no key is asked for.
         api_keys: Vec<ApiKey> = Vec::new();
+        /// Keys that open everything, commands to actors included; written as those of `api_keys`. Empty: no commands.
+        admin_keys: Vec<ApiKey> = Vec::new();
         /// Origins whose pages may call the API from a browser; `*` stands for all.
         cors_origins: Vec<String> = Vec::new(), Rule::Text(rule::origin);
     }
@@ -202,6 +204,45 @@ section! {
 }
 
 section! {
+    /// Restarts of backend, kv-cache and scheduler. The first restart of a series does not wait.
+    pub struct EngineRestarts at (supervision.engine) {
+        /// Restarts of backend, kv-cache and scheduler within `period_ms`; after one more all three are held down.
+        max_restarts: u32 = 5, Rule::Integer(0, 1_000_000);
+        /// The window in which restarts are counted, in milliseconds.
+        period_ms: u64 = 60_000, Rule::Integer(1, WEEK_MS);
+        /// Wait before the second restart of a series, in milliseconds; each further one waits twice as long.
+        backoff_min_ms: u64 = 200, Rule::Integer(0, WEEK_MS);
+        /// Longest wait before a restart, in milliseconds.
+        backoff_max_ms: u64 = 30_000, Rule::Integer(0, WEEK_MS);
+        /// Time until actors that are held down are tried again, in milliseconds.
+        hold_ms: u64 = 60_000, Rule::Integer(1, WEEK_MS);
+    }
+}
+
+section! {
+    /// Restarts of the root's children. The first restart of a series does not wait.
+    pub struct RootRestarts at (supervision.root) {
+        /// Restarts of the other actors within `period_ms`; after one more the server ends.
+        max_restarts: u32 = 5, Rule::Integer(0, 1_000_000);
+        /// The window in which restarts are counted, in milliseconds.
+        period_ms: u64 = 60_000, Rule::Integer(1, WEEK_MS);
+        /// Wait before the second restart of a series, in milliseconds; each further one waits twice as long.
+        backoff_min_ms: u64 = 200, Rule::Integer(0, WEEK_MS);
+        /// Longest wait before a restart, in milliseconds.
+        backoff_max_ms: u64 = 30_000, Rule::Integer(0, WEEK_MS);
+    }
+}
+
+/// When actors are restarted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Supervision {
+    /// Restarts of backend, kv-cache and scheduler.
+    pub engine: EngineRestarts,
+    /// Restarts of the root's children.
+    pub root: RootRestarts,
+}
+
+section! {
     /// The server's log, on stderr.
     pub struct Logging at (logging) {
         /// `off`, `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,cllm_actors=debug`.
@@ -221,6 +262,8 @@ pub(super) const SECTIONS: &[&[Key]] = &[
     Backend::KEYS,
     LlamaCpp::KEYS,
     Fake::KEYS,
+    EngineRestarts::KEYS,
+    RootRestarts::KEYS,
     Logging::KEYS,
 ];
 

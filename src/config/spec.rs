@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use cllm_actors::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use cllm_actors::request::Deadlines;
+use cllm_actors::supervision::{Backoff, Intensity, Rules, Strategy, WhenExhausted};
 use cllm_actors::system::SystemArgs;
 
-use super::sections::{Engine, Scheduler, Server};
+use super::sections::{Engine, EngineRestarts, RootRestarts, Scheduler, Server};
 use super::{Config, MAX_SEQUENCES};
 
 /// Sequences that run at once when no key says otherwise.
@@ -49,6 +50,8 @@ impl Config {
             // A week of milliseconds fits.
             prefill_wait_ms: self.scheduler.batch_timeout_ms as u32,
             max_iterations: (max_iterations > 0).then_some(max_iterations),
+            engine_rules: self.supervision.engine.rules(),
+            root_rules: self.supervision.root.rules(),
             retained_bytes: (kv_cache_mb > 0).then_some(kv_cache_mb << 20),
         }
     }
@@ -95,6 +98,38 @@ impl Config {
             hang: fake.hang,
         }
     }
+}
+
+impl EngineRestarts {
+    /// What `engine-0` decides by.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            strategy: Strategy::RestForOne,
+            intensity: intensity(self.max_restarts, self.period_ms),
+            backoff: backoff(self.backoff_min_ms, self.backoff_max_ms),
+            when_exhausted: WhenExhausted::Hold { retry_after: Duration::from_millis(self.hold_ms) },
+        }
+    }
+}
+
+impl RootRestarts {
+    /// What the root decides by.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            intensity: intensity(self.max_restarts, self.period_ms),
+            backoff: backoff(self.backoff_min_ms, self.backoff_max_ms),
+            ..Rules::default()
+        }
+    }
+}
+
+const fn intensity(max_restarts: u32, period_ms: u64) -> Intensity {
+    Intensity { max_restarts, period: Duration::from_millis(period_ms) }
+}
+
+fn backoff(min_ms: u64, max_ms: u64) -> Backoff {
+    let (min, max) = (Duration::from_millis(min_ms), Duration::from_millis(max_ms));
+    Backoff { min, max, ..Backoff::default() }
 }
 
 impl Server {

@@ -25,16 +25,25 @@ impl Tenant {
     }
 }
 
-/// The keys that open this server. With none it is open to everybody.
+/// The keys that open this server. With none it is open to everybody, and nobody is an admin.
 #[derive(Debug, Clone, Default)]
 pub struct KeyRing {
     hashes: Arc<[[u8; blake3::OUT_LEN]]>,
+    /// From here on the hashes are of admins' keys.
+    first_admin: usize,
 }
 
 impl KeyRing {
     /// Takes BLAKE3 hashes of keys.
     pub fn of_hashes(hashes: impl IntoIterator<Item = [u8; blake3::OUT_LEN]>) -> Self {
-        Self { hashes: hashes.into_iter().collect() }
+        let hashes: Arc<[_]> = hashes.into_iter().collect();
+        Self { first_admin: hashes.len(), hashes }
+    }
+
+    /// Adds keys that open everything, commands to actors included.
+    pub fn with_admins(self, hashes: impl IntoIterator<Item = [u8; blake3::OUT_LEN]>) -> Self {
+        let hashes = self.hashes[..self.first_admin].iter().copied().chain(hashes).collect();
+        Self { hashes, ..self }
     }
 
     /// Whether any key is configured.
@@ -50,13 +59,33 @@ impl KeyRing {
         if self.is_empty() {
             return Ok(None);
         }
-        let key = presented_key(headers).ok_or_else(ApiError::unauthorized)?;
-        let index = self.find(key).ok_or_else(ApiError::unauthorized)?;
-        let short = &blake3::Hash::from_bytes(self.hashes[index]).to_hex()[..2 * SHORT_BYTES];
-        Ok(Some(Tenant(Arc::from(short))))
+        self.identify(headers).map(|index| Some(self.tenant(index)))
     }
 
-    /// Looks at every hash, so that the time does not tell which one was near.
+    /// Finds out which admin asks.
+    ///
+    /// # Errors
+    /// 401 as for [`KeyRing::check`]; 403 for a key that is no admin's, or when there are no admins.
+    pub fn check_admin(&self, headers: &HeaderMap) -> Result<Tenant, ApiError> {
+        let index = if self.is_empty() { None } else { Some(self.identify(headers)?) };
+        match index {
+            _ if self.first_admin == self.hashes.len() => Err(ApiError::admin_disabled()),
+            Some(index) if index >= self.first_admin => Ok(self.tenant(index)),
+            _ => Err(ApiError::admin_required()),
+        }
+    }
+
+    fn identify(&self, headers: &HeaderMap) -> Result<usize, ApiError> {
+        let key = presented_key(headers).ok_or_else(ApiError::unauthorized)?;
+        self.find(key).ok_or_else(ApiError::unauthorized)
+    }
+
+    fn tenant(&self, index: usize) -> Tenant {
+        let short = &blake3::Hash::from_bytes(self.hashes[index]).to_hex()[..2 * SHORT_BYTES];
+        Tenant(Arc::from(short))
+    }
+
+    /// Looks at every hash, so that the time does not tell which one was near. Of equal ones the last counts: the admin's.
     fn find(&self, key: &[u8]) -> Option<usize> {
         let hash = blake3::hash(key);
         let mut found = Choice::from(0);

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cllm_actors::supervision::{Board, Field};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +26,13 @@ const SPARE_CONNECTIONS: usize = 32;
 
 /// How long connections without a running request get to close by themselves.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
+
+/// Place of the board: connections that are open.
+const OPEN: usize = 0;
+/// Place of the board: whether connections are accepted.
+pub(super) const LISTENING: usize = 1;
+
+const BOARD: &[Field] = &[Field::Number("connections"), Field::Flag("listening")];
 
 /// Where the server is on its way out; only ever grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +52,7 @@ pub struct Connections {
     phase: watch::Sender<Phase>,
     open: Arc<Gauge>,
     running: Arc<Gauge>,
+    board: Arc<Board>,
 }
 
 /// The right to serve one connection.
@@ -64,12 +73,22 @@ impl Connections {
             phase: watch::Sender::new(Phase::Serving),
             open: Arc::default(),
             running: Arc::default(),
+            board: Arc::new(Board::new(BOARD)),
         })
     }
 
     /// Counts the requests whose response is not finished; give it to the [`Envelope`].
     pub fn running(&self) -> &Arc<Gauge> {
         &self.running
+    }
+
+    /// What the `http` actor shows of itself.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    fn show(&self) {
+        self.board.set(OPEN, self.open.count() as u64);
     }
 
     /// How many connections are open.
@@ -91,7 +110,12 @@ impl Connections {
 
     /// Serves a connection in a task of its own, which ends with the connection or in [`Connections::shut_down`].
     pub fn serve(self: &Arc<Self>, socket: TcpStream, slot: Slot, envelope: Envelope) {
-        tokio::spawn(serve(Arc::clone(self), socket, slot, envelope));
+        let all = Arc::clone(self);
+        tokio::spawn(async move {
+            all.show();
+            serve(Arc::clone(&all), socket, slot, envelope).await;
+            all.show();
+        });
     }
 
     /// From now on only probes are answered, and every answer ends its connection.

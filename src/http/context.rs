@@ -13,6 +13,7 @@ use crate::http::body::{BodyLimits, RequestBody};
 use crate::http::cors::AllowedOrigins;
 use crate::http::error::ApiError;
 use crate::http::request_log::RequestLog;
+use crate::http::route::percent_decode;
 
 /// What the handlers of the generation routes work with; cheap to clone.
 #[derive(Debug, Clone)]
@@ -94,6 +95,8 @@ pub struct Call {
     pub arrived: Instant,
     /// The decoded rest of a path whose route ends in `{…}`.
     pub path_rest: Option<String>,
+    /// What follows the `?`, undecoded; empty if there is none.
+    pub query: String,
     /// All headers.
     pub headers: HeaderMap,
     /// Where a handler puts what the request's log line shall say.
@@ -103,6 +106,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// The decoded value of a parameter behind the `?`; the first one counts.
+    pub fn query_value(&self, name: &str) -> Option<String> {
+        let mut pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| percent_decode(value))
+    }
+
     /// Reads the body as a JSON object.
     ///
     /// # Errors

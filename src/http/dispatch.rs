@@ -29,12 +29,13 @@ pub fn filter(
     let dispatcher = Arc::new(Dispatcher { routes, settings });
     warp::method()
         .and(warp::path::full())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(warp::header::headers_cloned())
         .and(warp::ext::get::<Enclosed>())
         .and(warp::body::stream())
-        .then(move |method, path: FullPath, headers, enclosed, body| {
+        .then(move |method, path: FullPath, query, headers, enclosed, body| {
             let dispatcher = Arc::clone(&dispatcher);
-            async move { dispatcher.answer(Asked { method, path, headers, enclosed }, body).await }
+            async move { dispatcher.answer(Asked { method, path, query, headers, enclosed }, body).await }
         })
         .recover(|rejection: Rejection| async move {
             let error = ApiError::internal(format!("a filter refused: {rejection:?}"));
@@ -45,6 +46,7 @@ pub fn filter(
 struct Asked {
     method: Method,
     path: FullPath,
+    query: String,
     headers: HeaderMap,
     enclosed: Enclosed,
 }
@@ -92,20 +94,21 @@ impl Dispatcher {
         asked: Asked,
         body: RequestBody,
     ) -> Result<Response, ApiError> {
-        let Asked { method, headers, enclosed, .. } = asked;
+        let Asked { method, query, headers, enclosed, .. } = asked;
         let Enclosed { request_id, arrived, log, standing } = enclosed;
         let tenant = match (route.access(), standing) {
             (Access::Probe, _) => None,
-            (Access::Key | Access::Open, Standing::Crowded) => return Err(ApiError::too_many_connections()),
-            (Access::Key | Access::Open, Standing::Draining) => return Err(ApiError::shutting_down()),
+            (_, Standing::Crowded) => return Err(ApiError::too_many_connections()),
+            (_, Standing::Draining) => return Err(ApiError::shutting_down()),
             (Access::Open, Standing::Welcome) => None,
+            (Access::Admin, Standing::Welcome) => Some(self.settings.keys.check_admin(&headers)?),
             (Access::Key, Standing::Welcome) => self.settings.keys.check(&headers)?,
         };
         if let Some(tenant) = &tenant {
             log.set_tenant(tenant);
         }
         let is_head = method == Method::HEAD;
-        let call = Call { request_id, tenant, arrived, path_rest, headers, log, body };
+        let call = Call { request_id, tenant, arrived, path_rest, query, headers, log, body };
         let response = route.handle(call).await?;
         Ok(if is_head { without_body(response) } else { response })
     }

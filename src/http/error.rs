@@ -76,6 +76,28 @@ impl ApiError {
         error
     }
 
+    /// 404 for an actor that is not there.
+    pub fn unknown_actor(path: &str) -> Self {
+        let message = format!("there is no actor `{path}`; GET /actors lists what there is");
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "actor_not_found", message)
+    }
+
+    /// 409 for a command that makes no sense for its object.
+    pub fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "invalid_request_error", code, message)
+    }
+
+    /// 403 for a command on a server that has no admin keys.
+    pub fn admin_disabled() -> Self {
+        let message = "commands to actors are off: this server has no `server.admin_keys`";
+        Self::new(StatusCode::FORBIDDEN, "permission_error", "admin_disabled", message)
+    }
+
+    /// 403 for a key that opens the server but is no admin's.
+    pub fn admin_required() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", "admin_required", "this needs an admin's key")
+    }
+
     /// 401; the message does not say what a valid key looks like.
     pub fn unauthorized() -> Self {
         let message = "a valid API key is needed: `Authorization: Bearer <key>` or `x-api-key: <key>`";

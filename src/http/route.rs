@@ -24,6 +24,8 @@ pub enum Access {
     Open,
     /// Whoever has a key, when keys are configured.
     Key,
+    /// Whoever has an admin's key.
+    Admin,
 }
 
 /// One method of one path.
@@ -66,6 +68,12 @@ impl Route {
     /// Opens the route to callers without a key, while the server takes requests.
     pub fn open(mut self) -> Self {
         self.access = Access::Open;
+        self
+    }
+
+    /// Closes the route to everybody but admins.
+    pub fn admin(mut self) -> Self {
+        self.access = Access::Admin;
         self
     }
 
@@ -179,12 +187,19 @@ impl RouteTable {
             }
         }
         allow.push("OPTIONS");
-        allow.join(", ")
+        // Two routes may match one path.
+        let mut methods: Vec<&str> = Vec::new();
+        allow.into_iter().for_each(|method| {
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        });
+        methods.join(", ")
     }
 }
 
 /// Bytes that do not decode to UTF-8 are replaced: they name nothing we have.
-fn percent_decode(text: &str) -> String {
+pub(super) fn percent_decode(text: &str) -> String {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

@@ -9,13 +9,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cllm_actors::supervision::{Board, Gate, mailbox};
 use futures_util::FutureExt;
 use hyper_util::service::TowerToHyperService;
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::http::connection::Connections;
+use crate::http::connection::{Connections, LISTENING};
 use crate::http::context::HttpSettings;
 use crate::http::dispatch;
 use crate::http::envelope::Envelope;
@@ -30,6 +32,9 @@ pub type HttpServerRef = ActorRef<HttpServerMsg>;
 /// Messages of [`HttpServer`].
 #[derive(Debug)]
 pub enum HttpServerMsg {
+    /// From an operator: accept no connections, or go on. Open ones go on in any case, and through one of them the pause
+    /// can be ended. It ends with the incarnation.
+    SetGate(Gate),
     /// The accept loop ended; sent by the actor to itself, which then fails on purpose.
     AcceptFailed {
         /// Why.
@@ -37,7 +42,7 @@ pub enum HttpServerMsg {
     },
 }
 
-impl ractor::Message for HttpServerMsg {}
+cllm_actors::impl_message!(HttpServerMsg);
 
 /// What the actor starts with; the same for every incarnation.
 #[derive(Clone)]
@@ -65,11 +70,21 @@ impl HttpServerArgs {
 #[derive(Debug)]
 pub struct HttpServerState {
     accepting: JoinHandle<()>,
+    gate: watch::Sender<Gate>,
+    board: Arc<Board>,
 }
 
 impl Drop for HttpServerState {
     fn drop(&mut self) {
         self.accepting.abort();
+        self.board.set(LISTENING, 0);
+    }
+}
+
+impl HttpServerState {
+    fn on_set_gate(&self, gate: Gate) {
+        self.gate.send_replace(gate);
+        self.board.set(LISTENING, u64::from(gate == Gate::Open));
     }
 }
 
@@ -84,30 +99,43 @@ impl HttpServer {
         myself: HttpServerRef,
         args: HttpServerArgs,
     ) -> Result<HttpServerState, ActorProcessingErr> {
+        let (gate, passing) = watch::channel(Gate::Open);
+        let board = Arc::clone(args.connections.board());
+        board.set(LISTENING, 1);
         let accepting = tokio::spawn(async move {
-            let failure = AssertUnwindSafe(accept_until_failure(&args)).catch_unwind().await;
+            let failure = AssertUnwindSafe(accept_until_failure(&args, passing)).catch_unwind().await;
             let error = failure.unwrap_or_else(|_| io::Error::other("the accept loop panicked"));
             // An actor that is gone needs no telling.
             let _ = myself.cast(HttpServerMsg::AcceptFailed { error });
         });
-        Ok(HttpServerState { accepting })
+        Ok(HttpServerState { accepting, gate, board })
     }
 
     async fn handle(
         &self,
         _myself: HttpServerRef,
         message: HttpServerMsg,
-        _state: &mut HttpServerState,
+        state: &mut HttpServerState,
     ) -> Result<(), ActorProcessingErr> {
+        let _handling = mailbox::handling();
         match message {
-            HttpServerMsg::AcceptFailed { error } => Err(error.into()),
+            HttpServerMsg::SetGate(gate) => state.on_set_gate(gate),
+            HttpServerMsg::AcceptFailed { error } => return Err(error.into()),
         }
+        Ok(())
     }
 }
 
-async fn accept_until_failure(args: &HttpServerArgs) -> io::Error {
+async fn accept_until_failure(args: &HttpServerArgs, mut gate: watch::Receiver<Gate>) -> io::Error {
     loop {
-        match args.listener.accept().await {
+        if gate.wait_for(|gate| *gate == Gate::Open).await.is_err() {
+            return io::Error::other("the actor is gone");
+        }
+        let accepted = tokio::select! {
+            accepted = args.listener.accept() => accepted,
+            _ = gate.changed() => continue,
+        };
+        match accepted {
             Ok((socket, _)) => {
                 let slot = args.connections.slot().await;
                 args.connections.serve(socket, slot, args.envelope.clone());

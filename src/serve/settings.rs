@@ -28,7 +28,8 @@ pub(super) fn of_config(config: &Config) -> HttpSettings {
         model_names: if model_names.is_empty() { vec![UNNAMED.to_owned()] } else { model_names },
         body: BodyLimits { max_bytes: server.max_body_bytes(), deadline: BODY_DEADLINE },
         origins: AllowedOrigins::of_list(&server.cors_origins),
-        keys: KeyRing::of_hashes(server.api_keys.iter().map(|key| *ApiKey::hash(key))),
+        keys: KeyRing::of_hashes(server.api_keys.iter().map(|key| *ApiKey::hash(key)))
+            .with_admins(server.admin_keys.iter().map(|key| *ApiKey::hash(key))),
         deadlines: config.scheduler.deadlines(),
         connections: ConnectionLimits {
             max_connections: server.max_connections,

@@ -10,12 +10,17 @@ use crate::server::Server;
 const CHAT: &str = "/v1/chat/completions";
 const PAGE: &str = "https://chat.example";
 
+/// A path with something in its places.
+fn path(pattern: &str) -> String {
+    pattern.replace("{id}", "default").replace("{path}", "http").replace("{action}", "restart")
+}
+
 /// All routes, as the server lists them.
 async fn routes(server: &Server, key: &str) -> Vec<(Method, String)> {
     let index = server.ask(Ask::get("/").header("x-api-key", key)).await.ok();
     let routes = index["data"]["endpoints"].as_array().expect("a list").iter().map(|route| {
         let text = |name: &str| route[name].as_str().expect("a text").to_owned();
-        (text("method").parse().expect("a method"), text("path").replace("{id}", "default"))
+        (text("method").parse().expect("a method"), path(&text("path")))
     });
     routes.collect()
 }

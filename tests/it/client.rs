@@ -131,6 +131,12 @@ impl Answer {
 pub(crate) enum Event {
     Data(String),
     Comment(String),
+    /// With an id and a name.
+    Named {
+        id: String,
+        name: String,
+        data: String,
+    },
 }
 
 /// A response whose head is there. Dropping it closes the connection.
@@ -183,6 +189,7 @@ impl Stream {
                 Event::Comment(_) => {}
                 Event::Data(data) if data == "[DONE]" => return None,
                 Event::Data(data) => return Some(serde_json::from_str(&data).expect("data is JSON")),
+                Event::Named { .. } => panic!("an event of another kind of stream"),
             }
         }
     }
@@ -213,7 +220,7 @@ impl Stream {
             self.events.push_back(match (text.strip_prefix("data: "), text.strip_prefix(": ")) {
                 (Some(data), _) => Event::Data(data.to_owned()),
                 (None, Some(comment)) => Event::Comment(comment.to_owned()),
-                (None, None) => panic!("neither data nor a comment: {text:?}"),
+                (None, None) => named(text).unwrap_or_else(|| panic!("no event: {text:?}")),
             });
         }
     }
@@ -222,4 +229,10 @@ impl Stream {
         let frame = soon("more of the body", self.body.frame()).await?;
         Some(frame.expect("the connection lives").into_data().unwrap_or_default())
     }
+}
+
+fn named(text: &str) -> Option<Event> {
+    let (id, rest) = text.strip_prefix("id: ")?.split_once("\nevent: ")?;
+    let (name, data) = rest.split_once("\ndata: ")?;
+    Some(Event::Named { id: id.to_owned(), name: name.to_owned(), data: data.to_owned() })
 }

@@ -5,6 +5,7 @@ mod client;
 mod expected;
 mod server;
 
+mod actors;
 mod auth_cors_ids;
 mod chat;
 mod cllm_api;

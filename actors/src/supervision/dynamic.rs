@@ -5,11 +5,14 @@
 //! ractor kills the children. When it is stopped, all children are stopped at once, and killed after the deadline;
 //! from then on no child can be linked.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::sync::broadcast;
 
+use super::board::Board;
 use super::mailbox;
 use super::policy::Exit;
 use super::record::{EventKind, Recorder, SupervisionEventRecord};
@@ -54,12 +57,16 @@ pub struct DynamicSupervisorArgs {
     pub events: broadcast::Sender<SupervisionEventRecord>,
     /// Where the facts about the supervisor itself are kept.
     pub registry: ActorRegistry,
+    /// Its first place shows how many children are alive.
+    pub board: Arc<Board>,
 }
 
 /// Only ractor sees it.
 pub struct DynamicSupervisorState {
     recorder: Recorder,
     stop_deadline: Duration,
+    board: Arc<Board>,
+    open: HashSet<ActorId>,
     finished: u64,
     failed: u64,
 }
@@ -76,7 +83,16 @@ impl DynamicSupervisor {
         args: DynamicSupervisorArgs,
     ) -> Result<DynamicSupervisorState, ActorProcessingErr> {
         let recorder = Recorder { path: args.path, events: args.events, registry: args.registry };
-        Ok(DynamicSupervisorState { recorder, stop_deadline: args.stop_deadline, finished: 0, failed: 0 })
+        let state = DynamicSupervisorState {
+            recorder,
+            stop_deadline: args.stop_deadline,
+            board: args.board,
+            open: HashSet::new(),
+            finished: 0,
+            failed: 0,
+        };
+        state.show();
+        Ok(state)
     }
 
     async fn handle(
@@ -99,6 +115,7 @@ impl DynamicSupervisor {
         state: &mut DynamicSupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
+            SupervisionEvent::ActorStarted(who) => state.on_started(&who),
             SupervisionEvent::ActorTerminated(who, _, reason) => state.on_exit(&who, tasks::classify(reason)),
             SupervisionEvent::ActorFailed(who, error) => state.on_exit(&who, Exit::Abnormal(error.to_string())),
             _ => {}
@@ -127,7 +144,18 @@ impl DynamicSupervisorState {
         let _ = reply_to.send(Tally { live, finished: self.finished, failed: self.failed });
     }
 
+    fn on_started(&mut self, who: &ActorCell) {
+        self.open.insert(who.get_id());
+        self.show();
+    }
+
+    fn show(&self) {
+        self.board.set(0, self.open.len() as u64);
+    }
+
     fn on_exit(&mut self, who: &ActorCell, exit: Exit) {
+        self.open.remove(&who.get_id());
+        self.show();
         mailbox::forget(who.get_id());
         match exit {
             Exit::Normal(_) => self.finished += 1,

@@ -1,6 +1,7 @@
 //! What a system is started with, as plain data and as a builder.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ractor::ActorCell;
 
@@ -8,6 +9,10 @@ use super::System;
 use crate::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use crate::error::GenerateError;
 use crate::names;
+use crate::supervision::{Rules, Strategy, WhenExhausted};
+
+/// How long an engine that failed too often is left down.
+const HOLD: Duration = Duration::from_secs(60);
 
 /// Everything a system is started with.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +32,10 @@ pub struct SystemArgs {
     pub max_iterations: Option<u32>,
     /// Most KV memory of retained prefixes in bytes. Default: half of the context's cells.
     pub retained_bytes: Option<u64>,
+    /// How backend, kv-cache and scheduler are restarted. Default: 5 times in 60 s, then held for 60 s.
+    pub engine_rules: Rules,
+    /// How the root's children are restarted. Default: 5 times in 60 s, then the system ends.
+    pub root_rules: Rules,
 }
 
 impl SystemArgs {
@@ -40,6 +49,12 @@ impl SystemArgs {
             prefill_wait_ms: 100,
             max_iterations: None,
             retained_bytes: None,
+            engine_rules: Rules {
+                strategy: Strategy::RestForOne,
+                when_exhausted: WhenExhausted::Hold { retry_after: HOLD },
+                ..Rules::default()
+            },
+            root_rules: Rules::default(),
         }
     }
 

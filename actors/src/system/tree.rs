@@ -13,14 +13,11 @@ use crate::names;
 use crate::scheduler::{Scheduler, SchedulerArgs, SchedulerMsg};
 use crate::supervision::supervisor::SupervisorArgs;
 use crate::supervision::{
-    Addr, ChildSpec, DynamicSupervisor, DynamicSupervisorArgs, DynamicSupervisorMsg, EpochSource, Rules, Strategy,
-    SupervisionEventRecord, WhenExhausted,
+    Addr, ChildSpec, DynamicSupervisor, DynamicSupervisorArgs, DynamicSupervisorMsg, EpochSource,
+    SupervisionEventRecord,
 };
 use crate::system::Status;
 use crate::wiring::Wiring;
-
-/// How long an engine that failed too often is left down.
-const HOLD: Duration = Duration::from_secs(60);
 
 /// How long open requests may take to say goodbye when everything stops.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(5);
@@ -43,11 +40,7 @@ pub(super) fn root(
     let Shared { wiring, epochs, events } = shared;
     let engine = SupervisorArgs {
         path: format!("{}/{}", args.instance, names::ENGINE),
-        rules: Rules {
-            strategy: Strategy::RestForOne,
-            when_exhausted: WhenExhausted::Hold { retry_after: HOLD },
-            ..Rules::default()
-        },
+        rules: args.engine_rules,
         children: vec![backend(args, wiring), kv_cache(args, wiring), scheduler(args, wiring)],
         epochs: epochs.clone(),
         events: events.clone(),
@@ -56,7 +49,7 @@ pub(super) fn root(
     let engine_addr = Addr::new();
     SupervisorArgs {
         path: args.instance.clone(),
-        rules: Rules::default(),
+        rules: args.root_rules,
         children: vec![
             ChildSpec::supervisor(&args.instance, names::ENGINE, engine_addr.clone(), engine).on_down(mark_down(
                 wiring,
@@ -113,11 +106,13 @@ fn sessions_supervisor(
         stop_deadline: SESSIONS_DEADLINE,
         events: events.clone(),
         registry: wiring.actors.clone(),
+        board: wiring.boards.sessions.clone(),
     };
     ChildSpec::actor(&args.instance, names::SESSIONS, sessions.clone(), move |_| {
         (DynamicSupervisor, supervisor.clone())
     })
     .stop_deadline(SESSIONS_DEADLINE + Duration::from_secs(2))
+    .board(wiring.boards.sessions.clone())
 }
 
 /// Takes the address away and says that the engine is being restarted, before it is.

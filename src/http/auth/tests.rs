@@ -41,3 +41,23 @@ fn no_key_and_a_wrong_key_are_the_same_401() {
 fn without_configured_keys_everybody_is_let_in_unnamed() {
     assert_eq!(KeyRing::default().check(&HeaderMap::new()).unwrap(), None);
 }
+
+#[test]
+fn an_admin_key_opens_everything_and_other_keys_command_nothing() {
+    let hash = |key: &str| *blake3::hash(key.as_bytes()).as_bytes();
+    let admins = ring(["alpha", "both"]).with_admins([hash("root"), hash("both")]);
+    for admin in ["root", "both"] {
+        assert!(admins.check(&headers("x-api-key", admin)).unwrap().is_some());
+        assert!(admins.check_admin(&headers("x-api-key", admin)).is_ok());
+    }
+    let refused = |ring: &KeyRing, headers: &HeaderMap| {
+        let error = ring.check_admin(headers).unwrap_err();
+        (error.status().as_u16(), error.code())
+    };
+    assert_eq!(refused(&admins, &headers("x-api-key", "alpha")), (403, "admin_required"));
+    assert_eq!(refused(&admins, &headers("x-api-key", "wrong")), (401, "invalid_api_key"));
+    assert_eq!(refused(&KeyRing::default(), &HeaderMap::new()), (403, "admin_disabled"));
+    let no_admins = ring(["alpha"]);
+    assert_eq!(refused(&no_admins, &headers("x-api-key", "alpha")), (403, "admin_disabled"));
+    assert_eq!(refused(&no_admins, &HeaderMap::new()), (401, "invalid_api_key"));
+}

@@ -19,6 +19,7 @@ impl Sessions {
             stop_deadline: Duration::from_secs(2),
             events: feed,
             registry: ActorRegistry::default(),
+            board: Arc::new(Board::new(&[Field::Number("open")])),
         };
         let (supervisor, ended) = DynamicSupervisor::spawn(None, DynamicSupervisor, args).await.unwrap();
         Self { supervisor, ended, script: Arc::default(), events }
