@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test clients lint fmt
+.PHONY: help setup run test clients browser lint fmt
 
 DEFAULT_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 # Another GGUF file to serve or to test the foreign clients with.
@@ -31,10 +31,11 @@ run: ## Builds a release and serves. MODEL=path and ARGS="--port 9000" as you li
 	$(CARGO) build --locked --release --bin cllm
 	@scripts/serve.sh $(TARGET)/release/cllm "$(MODEL)" $(ARGS)
 
-test: ## Runs all tests, those of the foreign clients included.
-	$(SETUP) tools model clients
+test: ## Runs all tests, those of the foreign clients and the browser included.
+	$(SETUP) tools model clients browser
 	$(CARGO) test $(ALL) --no-run
 	@$(MAKE) --no-print-directory clients
+	@$(MAKE) --no-print-directory browser
 	$(CARGO) test $(NO_CPP)
 	$(CARGO) test $(ALL) --doc
 	$(CARGO) test $(ALL) --lib --bins --tests --examples
@@ -42,6 +43,10 @@ test: ## Runs all tests, those of the foreign clients included.
 clients: ## Runs the foreign clients alone, against the binary that `make test` or `cargo build` left.
 	$(SETUP) $(MODEL_GOAL) clients
 	@.tools/venv/bin/python tests/clients/run.py --server $(TARGET)/debug/cllm --model "$(MODEL)"
+
+browser: ## Runs the browser test of the page at /ui alone, against the binary that `make test` or `cargo build` left.
+	$(SETUP) browser
+	@node tests/browser/run.mjs $(TARGET)/debug/cllm
 
 lint: ## Checks format, lints, docs, dependencies and spelling.
 	$(SETUP) tools $(if $(CI),lint)

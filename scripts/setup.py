@@ -7,6 +7,7 @@ Goals (default: tools model):
   tools     cmake and libclang, for llama.cpp: found, or installed as Debian packages (as root), or as wheels in .tools/
   model     the default model, in models/
   clients   the foreign clients that tests/clients/ runs against the server, in .tools/ and tests/clients/node_modules/
+  browser   Chromium (as root, from Debian) and playwright-core, for tests/browser/
   lint      cargo-deny and typos, in .tools/
 
 Everything local lands in .tools/ and models/, which git ignores: to start over, delete them. Nothing to do costs well
@@ -18,6 +19,7 @@ import argparse
 import fcntl
 import sys
 
+import browser_test
 import build_tools
 import default_model
 import foreign_clients
@@ -29,12 +31,13 @@ def main() -> int:
     """Reaches the goals in their order; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tools", choices=["auto", "apt", "wheels"], default="auto", help="where cmake and libclang come from")
-    parser.add_argument("goals", nargs="*", metavar="GOAL", help="tools, model, clients, lint")
+    parser.add_argument("goals", nargs="*", metavar="GOAL", help="tools, model, clients, browser, lint")
     args = parser.parse_args()
     reach = {
         "tools": lambda: build_tools.ensure(args.tools),
         "model": default_model.ensure,
         "clients": foreign_clients.ensure,
+        "browser": browser_test.ensure,
         "lint": lint_tools.ensure,
     }
     goals = args.goals or ["tools", "model"]

@@ -93,6 +93,7 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
     let system = System::start(args).await.map_err(ServeError::Actors)?;
 
     let mut all = health::routes(system.status());
+    all.extend(crate::ui::routes());
     all.extend(routes(AppState { system: system.clone(), settings: Arc::clone(&settings) }, engine));
     let http = HttpServerArgs::new(listener, all, Arc::clone(&settings));
     let connections = Arc::clone(&http.connections);

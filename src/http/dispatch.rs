@@ -98,8 +98,9 @@ impl Dispatcher {
         let Enclosed { request_id, arrived, log, standing } = enclosed;
         let tenant = match (route.access(), standing) {
             (Access::Probe, _) => None,
-            (Access::Key | Access::Admin, Standing::Crowded) => return Err(ApiError::too_many_connections()),
-            (Access::Key | Access::Admin, Standing::Draining) => return Err(ApiError::shutting_down()),
+            (_, Standing::Crowded) => return Err(ApiError::too_many_connections()),
+            (_, Standing::Draining) => return Err(ApiError::shutting_down()),
+            (Access::Open, Standing::Welcome) => None,
             (Access::Admin, Standing::Welcome) => Some(self.settings.keys.check_admin(&headers)?),
             (Access::Key, Standing::Welcome) => self.settings.keys.check(&headers)?,
         };

@@ -20,6 +20,8 @@ type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Result<Response, ApiError>
 pub enum Access {
     /// Everybody, also when the server is full or stops: probes.
     Probe,
+    /// Everybody, with or without a key: what a browser loads before it can send one.
+    Open,
     /// Whoever has a key, when keys are configured.
     Key,
     /// Whoever has an admin's key.
@@ -60,6 +62,12 @@ impl Route {
     /// Opens the route to everybody at any time.
     pub fn probe(mut self) -> Self {
         self.access = Access::Probe;
+        self
+    }
+
+    /// Opens the route to callers without a key, while the server takes requests.
+    pub fn open(mut self) -> Self {
+        self.access = Access::Open;
         self
     }
 

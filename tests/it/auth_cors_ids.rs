@@ -26,13 +26,13 @@ async fn routes(server: &Server, key: &str) -> Vec<(Method, String)> {
 }
 
 #[tokio::test]
-async fn with_keys_configured_only_the_probes_are_open() {
+async fn with_keys_configured_only_the_probes_and_the_page_are_open() {
     let server = Server::start(&["server.api_keys=[first-key, second-key]"]).await;
     let routes = routes(&server, "second-key").await;
     assert!(routes.len() >= 16, "{routes:?}");
     for (method, path) in routes {
         let answer = server.ask(Ask::new(method.clone(), &path)).await;
-        if path == "/livez" || path == "/readyz" {
+        if ["/livez", "/readyz", "/ui"].contains(&path.as_str()) {
             assert_eq!(answer.status, 200, "{path}");
             continue;
         }

@@ -19,3 +19,4 @@ mod failures;
 mod isolation;
 mod start;
 mod tidy;
+mod ui;

@@ -34,6 +34,7 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("GET", "/livez", "whether the process answers"),
     ("GET", "/readyz", "whether requests are served"),
     ("GET", "/health", "the same as /readyz"),
+    ("GET", "/ui", "web page: chat, actors, charts"),
     ("GET", "/", "this list"),
 ];
 
