@@ -2,9 +2,10 @@
 
 Usage: survive_kill.py URL. The server must run on this machine, with its engine in a process of its own. Standard library only.
 
-Checked: 16 answers of the asked length, each with its last chunk and `[DONE]`, and each beginning with the text that the
-same request gave before. Printed: how many are equal to the end (in a batch, floating-point sums come out in another order, so a
-greedy choice between two nearly equal tokens may fall the other way), the longest pause, and how often answers were resumed.
+Checked: 16 answers of the asked length, each with its last chunk, `[DONE]` and `"resumed": 1`, and at least half of them equal,
+to the last character, to what the same request gave undisturbed and alone. Not all, because in a batch floating-point sums come
+out in another order, so a greedy choice between two nearly equal tokens may fall the other way, with or without a kill; the
+prompts count, where the model is sure of itself. That no token is lost or repeated is proved with the fake engine (tests/it).
 """
 import json
 import os
@@ -68,7 +69,7 @@ def listens(pid, port):
 
 def main():
     url = sys.argv[1].rstrip("/")
-    prompts = [f"Chapter {number + 1}. The old lighthouse keeper" for number in range(STREAMS)]
+    prompts = [", ".join(str(number) for number in range(start, start + 12)) + "," for start in range(1, 1 + 3 * STREAMS, 3)]
     undisturbed = [stream(url, prompt, lambda: None)[0] for prompt in prompts]
     chunks, kill = [0], threading.Event()
 
@@ -94,19 +95,19 @@ def main():
     for thread in threads:
         thread.join(300)
     failures = [f"stream {number}: {answer!r}" for number, answer in enumerate(answers) if not isinstance(answer, tuple)]
-    for number, (expected, answer) in enumerate(zip(undisturbed, answers)):
+    for number, answer in enumerate(answers):
         if isinstance(answer, tuple):
-            text, last, _ = answer
+            _, last, _ = answer
             if last["usage"]["completion_tokens"] != TOKENS:
                 failures.append(f"stream {number}: {last['usage']}")
-            if text[:8] != expected[:8]:
-                failures.append(f"stream {number} begins with {text[:40]!r}, not {expected[:40]!r}")
             if last.get("resumed") != 1:
                 failures.append(f"stream {number}: resumed is {last.get('resumed')}")
+    equal = sum(isinstance(answer, tuple) and answer[0] == expected for answer, expected in zip(answers, undisturbed))
+    if equal < STREAMS / 2:
+        failures.append(f"only {equal} of {STREAMS} are equal to the undisturbed answers")
     for failure in failures:
         print(f"survive_kill: FAILED: {failure}")
     if not failures:
-        equal = sum(answer[0] == expected for answer, expected in zip(answers, undisturbed))
         pause = max(later - earlier for _, _, times in answers for earlier, later in zip(times, times[1:]))
         print(f"survive_kill: {STREAMS} of {STREAMS} streams complete after kill -9 of the engine, {equal} of them equal to the "
               f"undisturbed answer to the last character, longest pause {pause:.2f} s")
