@@ -22,7 +22,7 @@ const LOOP_CAPACITY: usize = 4096;
 /// Tokenizations that may wait.
 const VOCABULARY_CAPACITY: usize = 4096;
 
-/// A running engine. Dropping it ends the engine at its next step; the occupancy given to [`ThreadHost::start`] is
+/// A running engine. Dropping it ends the engine at its next step; the occupancy it was started with is
 /// released when the last byte of the model is freed.
 #[derive(Debug)]
 pub struct ThreadHost {
