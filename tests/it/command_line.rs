@@ -32,7 +32,7 @@ fn version_and_help_exit_with_0_and_bad_usage_with_2() {
 
 #[test]
 fn a_bad_configuration_exits_with_2_before_anything_is_served() {
-    let output = cllm(&["serve", "--port", "-1", "--engine", "proces", "--set", "sever.host=a"], &[]);
+    let output = cllm(&["serve", "--port", "-1", "--engine", "cloud", "--set", "sever.host=a"], &[]);
     assert_eq!(output.status.code(), Some(2));
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.starts_with("error: 3 errors in the configuration\n"), "{message}");
