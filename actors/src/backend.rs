@@ -15,8 +15,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::boards::backend as board;
-use crate::chaos::EngineFault;
-use crate::engine::host::{EngineHost, EventSink, HostError, HostKind};
+use crate::engine::host::{EngineFault, EngineHost, EventSink, HostError, HostKind};
 use crate::engine::protocol::{
     AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, ModelInfo, RequestId, SequenceId, StepOutput,
     TextPart, Token,

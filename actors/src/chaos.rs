@@ -10,6 +10,7 @@ use ractor::{ActorProcessingErr, ActorRef, Message};
 use tokio::task::JoinHandle;
 
 use crate::backend::BackendMsg;
+use crate::engine::host::EngineFault;
 use crate::supervision::Addr;
 use crate::wiring::Wiring;
 
@@ -52,15 +53,6 @@ impl Drop for ChaosState {
     fn drop(&mut self) {
         self.timer.abort();
     }
-}
-
-/// What is done to an engine's process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EngineFault {
-    /// `SIGKILL`.
-    Killed,
-    /// `SIGSTOP`, which only the watchdog finds.
-    Suspended,
 }
 
 /// A fault.

@@ -7,8 +7,6 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
 use crate::engine::protocol::RequestId;
 
 /// So many charges and a request runs alone.
@@ -27,7 +25,7 @@ enum Account {
 }
 
 /// What a request's account means for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It runs as any other.
     Trusted,

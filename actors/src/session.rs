@@ -29,7 +29,6 @@ use crate::backend::{BackendMsg, TokensTo, VocabularyError};
 use crate::engine::protocol::{AddSpecial, EndReason, Epoch, RequestId, SequenceOutput, TextPart, Token};
 use crate::engine::vocabulary_thread::plain_text;
 use crate::error::GenerateError;
-use crate::quarantine::Verdict;
 use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
 use crate::sampling::SamplingParams;
 use crate::scheduler::{SchedulerMsg, Submission};
@@ -151,7 +150,7 @@ pub struct SessionState {
     outbox: Outbox,
     shown: Shown,
     /// Cancels at the scheduler when the state is dropped, however that comes about.
-    _lease: Lease,
+    lease: Lease,
     _watch: Watch,
     /// Given back just before the caller learns that it is over, unless events still wait for room.
     permit: Option<Permit>,
@@ -222,7 +221,7 @@ impl SessionState {
             answer: Answer::new(&args.request),
             shown: Shown::new(args.row, args.wiring.clone(), myself.get_cell()),
             outbox: Outbox::new(args.receiver, myself),
-            _lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
+            lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
             wiring: args.wiring,
             _watch: watch,
             permits: args.permit.limit(),
@@ -399,22 +398,14 @@ impl SessionState {
 
     fn on_scheduler_restarted(&mut self, myself: &SessionRef, epoch: Epoch) -> Result<(), GenerateError> {
         match self.phase {
-            Phase::Tokenizing => self.unless_guilty().and_then(|()| self.tokenize(myself)),
+            Phase::Tokenizing => self.lease.unless_guilty(self.phase).and_then(|()| self.tokenize(myself)),
             Phase::Submitted(Some(reached)) if reached >= epoch => Ok(()),
             Phase::Submitted(_) => {
-                self.unless_guilty()?;
+                self.lease.unless_guilty(self.phase)?;
                 self.answer.on_resumed();
                 self.submit(myself)
             }
             Phase::Over => Ok(()),
-        }
-    }
-
-    fn unless_guilty(&self) -> Result<(), GenerateError> {
-        match self.wiring.quarantine.verdict(self.request_id) {
-            Verdict::Guilty => Err(GenerateError::EngineCrashed),
-            Verdict::Suspect if self.phase == Phase::Tokenizing => Err(GenerateError::EngineCrashed),
-            Verdict::Suspect | Verdict::Trusted => Ok(()),
         }
     }
 

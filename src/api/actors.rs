@@ -1,7 +1,6 @@
 //! `/actors`: what the actors do, what happens to them, and commands to one of them. No actor is asked for any of it.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use cllm_actors::inspector::tree;
@@ -16,15 +15,13 @@ use warp::Reply;
 use warp::reply::Response;
 
 use crate::api::Api;
+use crate::api::stream::PING_AFTER;
 use crate::http::context::Call;
 use crate::http::error::ApiError;
 use crate::http::sse;
 
 #[cfg(test)]
 mod tests;
-
-/// Silence after which a comment goes out.
-const PING_AFTER: Duration = Duration::from_secs(10);
 
 /// `GET /actors`, with `?format=text` as a drawing.
 pub(super) async fn list(api: Api, call: Call) -> Result<Response, ApiError> {

@@ -42,16 +42,13 @@ impl Config {
 
     /// Where the engine runs.
     fn host(&self) -> HostKind {
-        let in_process = match self.backend.engine {
-            Engine::Process => true,
-            Engine::Thread => false,
-            Engine::Fake => self.backend.fake.host == FakeHost::Process,
-        };
-        if !in_process {
-            return HostKind::Thread;
+        match (self.backend.engine, self.backend.fake.host) {
+            (Engine::Thread, _) | (Engine::Fake, FakeHost::Thread) => HostKind::Thread,
+            (Engine::Process, _) | (Engine::Fake, FakeHost::Process) => HostKind::Process(ProcessOptions {
+                watchdog: Duration::from_millis(self.backend.watchdog_ms),
+                spin: self.backend.llama_cpp.spin,
+            }),
         }
-        let watchdog = Duration::from_millis(self.backend.watchdog_ms);
-        HostKind::Process(ProcessOptions { watchdog, spin: self.backend.llama_cpp.spin })
     }
 
     /// Everything the actor system is started with.

@@ -180,21 +180,20 @@ impl RouteTable {
 
     fn allow(&self, path: &str) -> String {
         let mut allow: Vec<&str> = Vec::new();
+        // Two routes may match one path.
+        let mut add = |method| {
+            if !allow.contains(&method) {
+                allow.push(method);
+            }
+        };
         for route in self.routes.iter().filter(|route| route.matches(path).is_some()) {
-            allow.push(route.method.as_str());
+            add(route.method.as_str());
             if route.method == Method::GET {
-                allow.push("HEAD");
+                add("HEAD");
             }
         }
-        allow.push("OPTIONS");
-        // Two routes may match one path.
-        let mut methods: Vec<&str> = Vec::new();
-        allow.into_iter().for_each(|method| {
-            if !methods.contains(&method) {
-                methods.push(method);
-            }
-        });
-        methods.join(", ")
+        add("OPTIONS");
+        allow.join(", ")
     }
 }
 

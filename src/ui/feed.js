@@ -1,6 +1,6 @@
 // The event feed: follows /actors/events and goes on after the last id when the connection comes back.
 
-import { clock, element, millis, setText, shortPath } from "./format.js";
+import { clock, element, isSession, millis, setText, shortPath } from "./format.js";
 import { key, stream } from "./server.js";
 
 const MOST_ROWS = 200;
@@ -74,7 +74,7 @@ function wait(ms) {
 function add({ at, kind, path, cause, backoff_ms: backoff }) {
   const feed = document.getElementById("feed");
   // A session's coming and going is traffic, not news; what goes wrong with one is.
-  if (/(^|\/)sessions\/./.test(path) && (kind === "started" || kind === "stopped")) return;
+  if (isSession(path) && (kind === "started" || kind === "stopped")) return;
   const row = element("li", `event event-${kind}`);
   row.dataset.kind = kind;
   row.dataset.path = path;

@@ -52,6 +52,10 @@ export function shortPath(path) {
   return path.startsWith("cllm/") ? path.slice(5) : path;
 }
 
+export function isSession(path) {
+  return /(^|\/)sessions\/./.test(path);
+}
+
 const SUMMARIES = {
   scheduler: ({ running, waiting, step_tokens: step }) => [`${running} running`, `${waiting} waiting`, step && `${step} tokens a step`],
   "kv-cache": ({ entries, retained_tokens: tokens }) => [`${entries} prefixes`, `${count(tokens)} tokens kept`],

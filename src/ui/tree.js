@@ -1,6 +1,6 @@
 // The live tree: one row for each actor, updated in place so that focus and selection stay.
 
-import { count, element, micros, millis, setText, summary } from "./format.js";
+import { count, element, isSession, micros, millis, setText, summary } from "./format.js";
 
 const SHOWN_SESSIONS = 20;
 const MORE = "more-sessions";
@@ -81,8 +81,6 @@ export function flash(path) {
 export function actor(path) {
   return latest?.actors.find((found) => found.path === path) ?? null;
 }
-
-const isSession = (path) => /(^|\/)sessions\/./.test(path);
 
 function visible(document_) {
   const sessions = document_.actors.filter((entry) => isSession(entry.path));

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::{PATIENCE, Stream, soon};
 use crate::expected::{after, choice_text, chunks_text, text_body};
+use crate::failures::running;
 use crate::server::{Server, signal};
 
 const PATH: &str = "/v1/completions";
@@ -48,10 +49,8 @@ fn computes(pid: u32) -> bool {
 async fn streams(server: &Server, count: usize) -> Vec<(String, Stream, Vec<Value>)> {
     join_all((0..count).map(async |number| {
         let prompt = format!("stream {number}");
-        let fields = json!({ "max_tokens": 200, "stream": true });
-        let mut stream = server.stream(PATH, text_body(&prompt, fields)).await;
-        let first = stream.chunk().await.expect("it runs");
-        (prompt, stream, vec![first])
+        let (stream, chunks) = running(server, &prompt, 200).await;
+        (prompt, stream, chunks)
     }))
     .await
 }
@@ -109,7 +108,7 @@ async fn a_request_that_hangs_every_engine_is_refused_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_long_step_is_no_hang() {
+async fn a_long_load_is_no_hang() {
     let server = server(&["backend.watchdog_ms=1000", "backend.fake.load_time_ms=1500"]).await;
     let answer = server.post(PATH, text_body("patience", json!({ "max_tokens": 9 }))).await.ok();
     assert_eq!(choice_text(&answer, 0), after("patience", 9));

@@ -23,7 +23,7 @@ fn long(prompt: &str) -> Value {
 }
 
 /// A stream of up to `tokens` tokens that has said something.
-async fn running(server: &Server, prompt: &str, tokens: u32) -> (Stream, Vec<Value>) {
+pub(crate) async fn running(server: &Server, prompt: &str, tokens: u32) -> (Stream, Vec<Value>) {
     let mut stream = server.stream(PATH, text_body(prompt, json!({ "max_tokens": tokens, "stream": true }))).await;
     assert_eq!(stream.status, 200);
     let first = stream.chunk().await.expect("it runs");

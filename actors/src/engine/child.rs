@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::engine::frames::{FrameReader, FrameWriter, FromEngine, PROTOCOL, ToEngine};
 use crate::engine::host::thread::ThreadHost;
 use crate::engine::host::{EventSink, Occupancy};
-use crate::engine::progress::Progress;
+use crate::engine::progress::{Progress, Work};
 use crate::engine::protocol::EngineEvent;
 
 /// Arguments by which an executable knows that it is the engine process.
@@ -100,12 +100,7 @@ fn send(out: &Out, frame: &FromEngine) -> io::Result<()> {
 }
 
 /// Writes at once, on the engine's own thread: what was said before a crash has then been said.
-fn event_sink(
-    out: &Out,
-    ended: Sender<ExitCode>,
-    loading: Mutex<Option<crate::engine::progress::Work>>,
-    progress: &Progress,
-) -> EventSink {
+fn event_sink(out: &Out, ended: Sender<ExitCode>, loading: Mutex<Option<Work>>, progress: &Progress) -> EventSink {
     let (out, progress) = (out.clone(), progress.clone());
     Arc::new(move |event| {
         progress.advance();

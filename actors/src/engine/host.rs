@@ -10,7 +10,6 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chaos::EngineFault;
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 
@@ -68,6 +67,15 @@ pub enum HostError {
     /// The engine has ended.
     #[error("the engine has ended")]
     Gone,
+}
+
+/// What can be done to an engine's process on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineFault {
+    /// `SIGKILL`.
+    Killed,
+    /// `SIGSTOP`, which only the watchdog finds.
+    Suspended,
 }
 
 impl EngineHost {

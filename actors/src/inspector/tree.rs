@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::snapshot::{ActorFacts, Snapshot};
+use crate::supervision::registry::parent;
 
 /// Draws a snapshot: name, status, mailbox depth, restarts, and what each actor shows of itself.
 pub fn draw(snapshot: &Snapshot) -> String {
@@ -36,8 +37,7 @@ fn is_below(path: &str, elder: &str) -> bool {
 }
 
 fn has_sibling(path: &str, rest: &[ActorFacts]) -> bool {
-    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-    rest.iter().any(|other| other.path.rsplit_once('/').is_some_and(|(theirs, _)| theirs == parent))
+    rest.iter().any(|other| parent(&other.path) == parent(path))
 }
 
 fn line(text: &mut String, actor: &ActorFacts) {

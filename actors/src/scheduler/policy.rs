@@ -303,13 +303,12 @@ impl Policy {
     fn finish(&mut self, request: RequestId, actions: &mut Vec<Action>) {
         let Some(active) = self.active.remove(&request) else { return };
         match active.stop {
-            Stop::No | Stop::Cancelled => {
-                self.loners.remove(&request);
-                actions.push(Action::Forget(request));
-            }
+            Stop::No | Stop::Cancelled => actions.push(Action::Forget(request)),
             Stop::Preempted => actions.push(Action::Preempted(request)),
-            Stop::Replaced(tokens) => self.enqueue(request, tokens, active.rank),
+            Stop::Replaced(tokens) => return self.enqueue(request, tokens, active.rank),
         }
+        // A preempted one says again who may run beside it.
+        self.loners.remove(&request);
     }
 
     /// The youngest makes room. A single request always fits: its length is bounded by the context.

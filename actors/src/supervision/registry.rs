@@ -8,6 +8,7 @@ mod row;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -33,12 +34,14 @@ pub struct ActorRegistry(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     rows: RwLock<BTreeMap<String, Arc<Row>>>,
+    /// Rows that were ever made; changes under the lock of `rows`.
+    made: AtomicU64,
     begun: Instant,
 }
 
 impl Default for ActorRegistry {
     fn default() -> Self {
-        Self(Arc::new(Inner { rows: RwLock::default(), begun: Instant::now() }))
+        Self(Arc::new(Inner { rows: RwLock::default(), made: AtomicU64::new(0), begun: Instant::now() }))
     }
 }
 
@@ -117,7 +120,8 @@ impl ActorRegistry {
 
     fn row(&self, path: &str, board: Option<Arc<Board>>) -> Arc<Row> {
         let mut rows = self.0.rows.write().unwrap_or_else(PoisonError::into_inner);
-        rows.entry(path.to_owned()).or_insert_with(|| Arc::new(Row::new(path, board))).clone()
+        let made = || Arc::new(Row::new(path, self.0.made.fetch_add(1, Ordering::Relaxed), board));
+        rows.entry(path.to_owned()).or_insert_with(made).clone()
     }
 
     fn rows(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Row>>> {
@@ -129,7 +133,8 @@ impl ActorRegistry {
     }
 }
 
-fn parent(path: &str) -> &str {
+/// The path above, empty for the top.
+pub(crate) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 

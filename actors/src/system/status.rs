@@ -7,6 +7,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::names;
+use crate::supervision::registry::parent;
 use crate::supervision::{EventKind, SupervisionEventRecord};
 use crate::wiring::Wiring;
 
@@ -66,15 +67,11 @@ pub(super) async fn follow(
     }
 }
 
-fn is_child(path: &str, parent: &str) -> bool {
-    path.rsplit_once('/').is_some_and(|(directory, _)| directory == parent)
-}
-
 fn lasting_status(record: &SupervisionEventRecord, engine: &str, root: &str) -> Option<Status> {
     let cause = || record.cause.clone().unwrap_or_else(|| "unknown".to_owned());
     match record.kind {
         EventKind::FirstStartFailed if record.path.starts_with(engine) => Some(Status::Failed { cause: cause() }),
-        EventKind::GaveUp if is_child(&record.path, root) => Some(Status::Failed { cause: cause() }),
+        EventKind::GaveUp if parent(&record.path) == root => Some(Status::Failed { cause: cause() }),
         EventKind::Held { retry_after } if record.path == engine => Some(Status::Held { cause: cause(), retry_after }),
         EventKind::Resumed if record.path == engine => Some(Status::Restarting { cause: "tried again".to_owned() }),
         _ => None,

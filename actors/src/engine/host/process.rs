@@ -9,7 +9,6 @@ mod keeper;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 
@@ -212,6 +211,3 @@ impl LastLines {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).join(" | ")
     }
 }
-
-/// How long the log's last lines may take to arrive after the process has ended.
-const LOG_GRACE: Duration = Duration::from_millis(50);

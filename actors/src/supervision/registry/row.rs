@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -67,7 +66,7 @@ pub struct Restarted {
 /// The facts about an actor, over all its incarnations.
 pub struct Row {
     path: String,
-    /// Counts the rows in the order in which they were made.
+    /// Counts the rows of the registry in the order in which they were made.
     number: u64,
     board: Option<Arc<Board>>,
     life: Mutex<Life>,
@@ -137,9 +136,7 @@ impl fmt::Debug for Row {
 }
 
 impl Row {
-    pub(super) fn new(path: &str, board: Option<Arc<Board>>) -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(path: &str, number: u64, board: Option<Arc<Board>>) -> Self {
         Self { path: path.to_owned(), number, board, life: Mutex::default() }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{LOG_GRACE, LastLines};
+use super::LastLines;
 use crate::engine::host::EventSink;
 use crate::engine::progress::Activity;
 use crate::engine::protocol::EngineEvent;
@@ -15,6 +15,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long a process may take to end by itself once its pipes are closed.
 const END_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long the log's last lines may take to arrive after the process has ended.
+const LOG_GRACE: Duration = Duration::from_millis(50);
 
 /// Loading may go so many times longer without progress: context and buffers are made in one call.
 const LOAD_PATIENCE: u32 = 10;
