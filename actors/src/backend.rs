@@ -6,35 +6,30 @@
 //! the rest; kv-cache and scheduler start again after it and the sessions submit again. Stopping it ends the engine at
 //! its next step.
 
+mod start;
+
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use ractor::{ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort};
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 
 use crate::boards::backend as board;
-use crate::engine::host::{EngineFault, EngineHost, EventSink, HostError, HostKind};
+use crate::engine::host::{EngineFault, EngineHost, HostError, HostKind};
 use crate::engine::protocol::{
-    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, ModelInfo, RequestId, SequenceId, StepOutput,
-    TextPart, Token,
+    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, RequestId, SequenceId, StepOutput, TextPart,
+    Token,
 };
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
-use crate::prompt::ChatTemplate;
 use crate::quarantine::Suspects;
 use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
 use crate::supervision::mailbox;
-use crate::system::Status;
-use crate::wiring::{LoadedModel, Wiring};
+use crate::wiring::Wiring;
 
 /// Text and tokens that may wait for the vocabulary thread, in bytes.
 const VOCABULARY_BYTES: usize = 64 << 20;
-
-/// Longest wait for the previous engine to free its memory.
-const OCCUPANCY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Reference to a backend.
 pub type BackendRef = ActorRef<BackendMsg>;
@@ -162,14 +157,14 @@ pub struct Backend;
 impl Backend {
     /// Ends when the model is loaded: minutes, for a large one.
     async fn pre_start(&self, myself: BackendRef, args: BackendArgs) -> Result<BackendState, ActorProcessingErr> {
-        let (host, info) = start_engine(myself, &args).await?;
+        let (host, info) = start::start_engine(myself, &args).await?;
         let shown = &args.wiring.boards.backend;
-        shown.set(board::ENGINE, shown_engine(&args));
+        shown.set(board::ENGINE, start::shown_engine(&args));
         if let Some(pid) = host.pid() {
             shown.set(board::PID, pid.into());
         }
         shown.set(board::N_CTX, info.n_ctx.into());
-        publish_model(&args.wiring, *info)?;
+        start::publish_model(&args.wiring, *info)?;
         Ok(BackendState {
             wiring: args.wiring,
             scheduler: None,
@@ -404,81 +399,4 @@ impl Question {
             Self::Text(port) => drop(port.send(Err(VocabularyError::Busy))),
         }
     }
-}
-
-type LoadResult = Result<Box<ModelInfo>, String>;
-
-fn shown_engine(args: &BackendArgs) -> u64 {
-    match (&args.engine, &args.host) {
-        (EngineSpec::Fake(_), _) => board::ENGINE_FAKE,
-        (EngineSpec::Llama(_), HostKind::Process(_)) => board::ENGINE_PROCESS,
-        (EngineSpec::Llama(_), HostKind::Thread) => board::ENGINE_THREAD,
-    }
-}
-
-async fn start_engine(
-    myself: BackendRef,
-    args: &BackendArgs,
-) -> Result<(EngineHost, Box<ModelInfo>), ActorProcessingErr> {
-    let occupancy = args.wiring.occupancy.clone().acquire_owned();
-    let occupancy = tokio::time::timeout(OCCUPANCY_DEADLINE, occupancy)
-        .await
-        .map_err(|_| "the previous engine does not free its memory")??;
-    let (loaded, load) = oneshot::channel();
-    let sink = event_sink(myself, args.wiring.clone(), loaded);
-    let host = EngineHost::start(args.engine.clone(), &args.host, Arc::new(occupancy), sink)?;
-    let info = load.await.map_err(|_| "the engine ended while it loaded")??;
-    Ok((host, info))
-}
-
-/// Until the model is loaded its events end the load; afterwards they are messages to the actor.
-fn event_sink(myself: BackendRef, wiring: Arc<Wiring>, loaded: oneshot::Sender<LoadResult>) -> EventSink {
-    let loaded = Mutex::new(Some(loaded));
-    Arc::new(move |event| {
-        let result = match event {
-            EngineEvent::Loading { progress } => return on_progress(&wiring, progress),
-            EngineEvent::Loaded(info) => Ok(info),
-            EngineEvent::LoadFailed { cause } => Err(cause),
-            EngineEvent::Failed { ref cause } => match take(&loaded) {
-                Some(sender) => return drop(sender.send(Err(cause.clone()))),
-                None => return drop(myself.cast(BackendMsg::Engine(event))),
-            },
-            event => return drop(myself.cast(BackendMsg::Engine(event))),
-        };
-        if let Some(sender) = take(&loaded) {
-            let _ = sender.send(result);
-        }
-    })
-}
-
-fn take(loaded: &Mutex<Option<oneshot::Sender<LoadResult>>>) -> Option<oneshot::Sender<LoadResult>> {
-    loaded.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-fn on_progress(wiring: &Wiring, progress: f32) {
-    if matches!(*wiring.status.borrow(), Status::Loading { .. }) {
-        wiring.set_status(Status::Loading { progress });
-    }
-}
-
-fn publish_model(wiring: &Wiring, info: ModelInfo) -> Result<(), ActorProcessingErr> {
-    let template = ChatTemplate::compile(
-        info.chat_template.as_deref(),
-        info.bos_text.as_deref(),
-        info.eos_text.as_deref(),
-        info.control_tokens.clone(),
-    )?;
-    tracing::info!(
-        model = info.name,
-        description = info.description,
-        n_ctx = info.n_ctx,
-        n_ctx_seq = info.n_ctx_seq,
-        n_seq_max = info.n_seq_max,
-        n_batch = info.n_batch,
-        kv_mib = (u64::from(info.n_ctx) * info.kv_bytes_per_token) >> 20,
-        system = info.system,
-        "model loaded"
-    );
-    wiring.model.send_replace(Some(Arc::new(LoadedModel { info: info.into(), template })));
-    Ok(())
 }

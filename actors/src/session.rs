@@ -10,18 +10,20 @@
 pub mod answer;
 mod lease;
 pub mod outbox;
+pub mod protocol;
 mod shown;
 mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::{ActorProcessingErr, ActorRef};
+use ractor::ActorProcessingErr;
 use tokio::sync::mpsc;
 
 use self::answer::Answer;
 use self::lease::Lease;
-use self::outbox::{Outbox, Receiver};
+use self::outbox::Outbox;
+pub use self::protocol::{Deadline, SessionArgs, SessionMsg, SessionRef};
 use self::shown::Shown;
 use self::watch::Watch;
 use crate::admission::Permit;
@@ -32,105 +34,8 @@ use crate::error::GenerateError;
 use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
 use crate::sampling::SamplingParams;
 use crate::scheduler::{SchedulerMsg, Submission};
-use crate::supervision::{SessionRow, mailbox};
+use crate::supervision::mailbox;
 use crate::wiring::{LoadedModel, Wiring};
-
-/// Reference to a session.
-pub type SessionRef = ActorRef<SessionMsg>;
-
-/// What a session is told.
-#[derive(Debug)]
-pub enum SessionMsg {
-    /// From the backend: the prompt's tokens.
-    Tokenized {
-        /// The tokens, or why not.
-        result: Result<Vec<Token>, VocabularyError>,
-    },
-    /// From the scheduler: it waits.
-    Queued {
-        /// Requests before it.
-        position: u32,
-    },
-    /// From the backend: the engine took it.
-    Started {
-        /// Epoch of the submission.
-        epoch: Epoch,
-        /// Tokens that need no prefill.
-        reused: u32,
-    },
-    /// From the backend: what a step brought.
-    Output {
-        /// Epoch of the submission.
-        epoch: Epoch,
-        /// Tokens.
-        output: SequenceOutput,
-    },
-    /// From the backend: the engine is through with it.
-    Ended {
-        /// Epoch of the submission.
-        epoch: Epoch,
-        /// Why.
-        reason: EndReason,
-    },
-    /// From the scheduler: submit again.
-    Preempted {
-        /// Epoch of the submission.
-        epoch: Epoch,
-    },
-    /// From its watch: a new scheduler is there.
-    SchedulerRestarted {
-        /// Its epoch.
-        epoch: Epoch,
-    },
-    /// From its watch: the engine is down and held.
-    EngineDown(GenerateError),
-    /// From its watch: the caller is gone.
-    ReceiverGone,
-    /// From its watch: a deadline has passed.
-    DeadlinePassed(Deadline),
-    /// From its watch: time to ask for the position in the queue.
-    AskPosition,
-    /// From its outbox: there is room in the caller's channel, or there was none for too long.
-    RoomInChannel(Option<mpsc::OwnedPermit<GenerationEvent>>),
-    /// To itself: begin.
-    Begin,
-}
-
-crate::impl_message!(SessionMsg);
-
-/// The three deadlines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deadline {
-    /// Until the engine takes the request.
-    Queue,
-    /// Until the first token.
-    FirstToken,
-    /// Until the end.
-    Total,
-}
-
-/// What a session starts with.
-#[derive(Debug)]
-pub struct SessionArgs {
-    /// Unique in the system.
-    pub request_id: RequestId,
-    /// What is asked for.
-    pub request: GenerateRequest,
-    /// Held to the end.
-    pub permit: Permit,
-    /// The caller.
-    pub receiver: Receiver,
-    /// The others.
-    pub wiring: Arc<Wiring>,
-    /// Its place among the actors.
-    pub row: SessionRow,
-    /// When the request arrived.
-    pub arrived_at: Instant,
-    /// The same in µs since the system started: its rank.
-    pub arrived_us: u64,
-    /// Most tokens, whatever the request says.
-    pub max_iterations: Option<u32>,
-}
 
 /// State of a session.
 #[derive(Debug)]
