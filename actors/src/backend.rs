@@ -273,8 +273,8 @@ impl BackendState {
             EngineEvent::Inventory { epoch, sequences } => {
                 self.on_inventory(epoch, sequences);
             }
-            EngineEvent::CellsShort { epoch, needed } => {
-                self.tell_scheduler(SchedulerMsg::CellsShort { epoch, needed })
+            EngineEvent::CellsShort { epoch, needed, parked } => {
+                self.tell_scheduler(SchedulerMsg::CellsShort { epoch, needed, parked });
             }
             EngineEvent::Tokenized { id, result } => self.on_tokenized(id, result),
             EngineEvent::Detokenized { id, result } => self.on_detokenized(id, result),

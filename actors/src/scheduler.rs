@@ -84,6 +84,8 @@ pub enum SchedulerMsg {
         epoch: Epoch,
         /// Cells that the next step lacks.
         needed: u32,
+        /// Cells of idle sequences.
+        parked: u32,
     },
 }
 
@@ -183,7 +185,7 @@ impl Scheduler {
             SchedulerMsg::RoomMade { epoch, evict } if epoch == own => state.on_room_made(&evict),
             SchedulerMsg::Stepped(summary) if summary.epoch == own => state.on_stepped(summary),
             SchedulerMsg::Ended(ended) if ended.epoch == own => state.on_ended(*ended),
-            SchedulerMsg::CellsShort { epoch, needed } if epoch == own => state.on_cells_short(needed),
+            SchedulerMsg::CellsShort { epoch, needed, parked } if epoch == own => state.on_cells_short(needed, parked),
             // From an older incarnation's time: the reset has made it void.
             _ => {}
         }
@@ -244,7 +246,10 @@ impl SchedulerState {
         self.decide(Event::Ended { request, sequence, kv_tokens: kv_tokens as usize });
     }
 
-    fn on_cells_short(&mut self, needed: u32) {
+    fn on_cells_short(&mut self, needed: u32, parked: u32) {
+        if parked == 0 {
+            return self.decide(Event::NoRoom);
+        }
         self.tell_kv_cache(KvCacheMsg::MakeRoom { epoch: self.args.epoch, cells: needed });
     }
 

@@ -105,6 +105,9 @@ section! {
         kv_cache_max_size: u32 = 32, Rule::Integer(0, 1_000_000);
         /// Most MiB of KV for retained prefixes; 0: no bound but the context.
         kv_cache_max_memory_mb: u64 = 0, Rule::Integer(0, 1 << 30);
+        /// Tokens of those prefixes that stay in the KV buffer while requests run; the others wait in ordinary memory,
+        /// where they slow nobody. Default: 256 on the CPU, all of them with layers on a GPU.
+        kv_cache_parked_tokens: Option<u32> = None, Rule::Integer(0, 4_294_967_295);
     }
 }
 

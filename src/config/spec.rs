@@ -95,6 +95,7 @@ impl Config {
             split_mode: llama.split_mode,
             tensor_split: llama.tensor_split,
             devices: llama.devices,
+            parked_limit: self.resources.kv_cache_parked_tokens,
         }
     }
 
@@ -114,6 +115,7 @@ impl Config {
             alphabet: fake.alphabet,
             poison: fake.poison,
             hang: fake.hang,
+            parked_limit: self.resources.kv_cache_parked_tokens.unwrap_or(FakeSpec::default().parked_limit),
         }
     }
 }

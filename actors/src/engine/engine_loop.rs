@@ -4,6 +4,7 @@
 //! verifies what the scheduler advises and keeps every rule of the model whatever it is told.
 
 mod admit;
+mod parking;
 pub(crate) mod plan;
 pub(crate) mod slot;
 #[cfg(test)]
@@ -195,8 +196,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         if epoch != self.epoch || slot.run.is_some() {
             return;
         }
-        slot.tokens.clear();
-        slot.n_cached = 0;
+        slot.forget();
         self.model.truncate(sequence, 0);
         self.cells_freed();
     }
@@ -207,6 +207,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let Some(run) = slot.run.as_ref() else { return };
         let (request, emitted) = (run.request, run.emitted);
         slot.stop();
+        slot.used_at = self.step;
         let kv_tokens = slot.n_cached as u32;
         self.place_freed = true;
         self.cells_freed();
@@ -245,11 +246,14 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             prefill_tokens: self.plan.prefill_tokens() as u32,
             step_us: started.elapsed().as_micros() as u64,
             sample_us: decoded.elapsed().as_micros() as u64,
-            cells_used: self.slots.iter().map(|slot| slot.n_cached as u32).sum(),
+            cells_used: self.slots.iter().filter(|slot| slot.in_cells()).map(|slot| slot.n_cached as u32).sum(),
             outputs,
         };
         (self.emit)(EngineEvent::Step(Box::new(output)));
         self.end_finished();
+        if self.has_work() {
+            self.park_one();
+        }
         Ok(())
     }
 
@@ -263,6 +267,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             self.announce_step();
             match self.model.decode(&self.batch) {
                 Ok(()) => return Ok(true),
+                Err(DecodeError::NoCells) if self.unload_oldest() => {}
                 Err(DecodeError::NoCells) => self.shrink_plan(),
                 Err(DecodeError::Failed(cause)) => return Err(cause),
             }
@@ -282,7 +287,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         (self.emit)(EngineEvent::StepStarted { epoch: self.epoch, requests: self.announced.clone() });
     }
 
-    /// Out of cells: halves the prefill, then holds back the lowest rank, and says how many cells are missing.
+    /// Out of cells although nothing parked can be moved: halves the prefill, then holds back the lowest rank, and says how many cells are missing.
     fn shrink_plan(&mut self) {
         let needed = self.batch.len() as u32;
         for sequence in self.plan.shrink(&self.slots) {
@@ -292,7 +297,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
         if self.cells == Cells::Enough {
             self.cells = Cells::Short;
-            (self.emit)(EngineEvent::CellsShort { epoch: self.epoch, needed });
+            let parked = self.parked_tokens() as u32;
+            (self.emit)(EngineEvent::CellsShort { epoch: self.epoch, needed, parked });
         }
     }
 

@@ -149,6 +149,25 @@ impl Model for FakeModel {
         self.sequences[to as usize] = copy;
         true
     }
+
+    fn parked_limit(&self) -> u32 {
+        self.spec.parked_limit
+    }
+
+    fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
+        Some(self.sequences[sequence as usize].tokens.iter().flat_map(|token| token.to_le_bytes()).collect())
+    }
+
+    fn restore(&mut self, sequence: SequenceId, bytes: &[u8], tokens: u32) -> bool {
+        if self.cells_used() + tokens as usize > self.spec.n_ctx as usize {
+            return false;
+        }
+        let mut restored = Sequence::default();
+        bytes.as_chunks().0.iter().for_each(|token| restored.push(Token::from_le_bytes(*token)));
+        let sound = restored.tokens.len() == tokens as usize;
+        self.sequences[sequence as usize] = if sound { restored } else { Sequence::default() };
+        sound
+    }
 }
 
 impl Sequence {

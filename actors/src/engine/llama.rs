@@ -45,7 +45,12 @@ pub struct LlamaEngine {
     info: ModelInfo,
     vocabulary: Arc<LlamaVocabulary>,
     context: Context,
+    parked_limit: u32,
 }
+
+/// Tokens that may be parked in cells on the CPU: a system prompt, say. 250 parked tokens cost 1 to 2 % of a step of
+/// ten sequences.
+const PARKED_ON_CPU: u32 = 256;
 
 /// Loads a model and creates its context. Blocks for as long as reading the file takes.
 ///
@@ -82,7 +87,8 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
         .map_err(|reason| LoadError::Model { path: spec.path.clone(), reason })?;
     let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
     let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };
-    Ok(LlamaEngine { info: info::info(&loaded), vocabulary, context })
+    let parked_limit = spec.parked_limit.unwrap_or(if spec.n_gpu_layers == 0 { PARKED_ON_CPU } else { u32::MAX });
+    Ok(LlamaEngine { info: info::info(&loaded), vocabulary, context, parked_limit })
 }
 
 impl Model for LlamaEngine {
@@ -112,6 +118,18 @@ impl Model for LlamaEngine {
 
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
         self.context.copy(from, to, tokens)
+    }
+
+    fn parked_limit(&self) -> u32 {
+        self.parked_limit
+    }
+
+    fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
+        self.context.save(sequence)
+    }
+
+    fn restore(&mut self, sequence: SequenceId, bytes: &[u8], tokens: u32) -> bool {
+        self.context.restore(sequence, bytes, tokens)
     }
 }
 

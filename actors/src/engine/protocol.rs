@@ -212,6 +212,8 @@ pub enum EngineEvent {
         epoch: Epoch,
         /// Cells that the next step lacks.
         needed: u32,
+        /// Cells of idle sequences, which an eviction would free.
+        parked: u32,
     },
     /// Answer to `Tokenize`.
     Tokenized {

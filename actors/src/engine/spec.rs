@@ -53,6 +53,9 @@ pub struct LlamaSpec {
     pub tensor_split: Vec<f32>,
     /// Names of the ggml devices to use; empty: all.
     pub devices: Vec<String>,
+    /// Tokens of idle sequences that stay in cells while others decode; the KV of more is moved to ordinary memory.
+    /// `None`: 256 on the CPU, where parked cells slow every step; all of them with layers on a GPU.
+    pub parked_limit: Option<u32>,
 }
 
 impl LlamaSpec {
@@ -77,6 +80,7 @@ impl LlamaSpec {
             split_mode: SplitMode::Layer,
             tensor_split: Vec::new(),
             devices: Vec::new(),
+            parked_limit: None,
         }
     }
 }
@@ -152,6 +156,8 @@ pub struct FakeSpec {
     pub poison: Option<String>,
     /// Decoding this text hangs the engine.
     pub hang: Option<String>,
+    /// Tokens of idle sequences that stay in cells while others decode. Default 256.
+    pub parked_limit: u32,
 }
 
 impl Default for FakeSpec {
@@ -170,6 +176,7 @@ impl Default for FakeSpec {
             alphabet: Alphabet::Ascii,
             poison: None,
             hang: None,
+            parked_limit: 256,
         }
     }
 }

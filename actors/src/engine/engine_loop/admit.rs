@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::EngineLoop;
-use super::slot::{Run, Slot, common_prefix};
+use super::slot::{Kv, Run, Slot, common_prefix};
 use crate::engine::model::Model;
 use crate::engine::protocol::{Admit, EndReason, Ended, EngineEvent, MemoryKind, Placement, SequenceId, Token};
 use crate::engine::sampler::Sampler;
@@ -68,6 +68,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         Slot {
             tokens,
             n_cached: reused,
+            kv: Kv::Cells,
+            used_at: self.step,
             run: Some(Run {
                 request: admit.request,
                 prompt_len,
@@ -103,6 +105,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn keep_in_place(&mut self, admit: &Admit, most: usize) -> usize {
         let slot = &self.slots[admit.sequence as usize];
         let kept = self.usable(slot.cached(), &admit.tokens, most);
+        if kept == 0 || !self.load(admit.sequence) {
+            return 0;
+        }
+        let slot = &self.slots[admit.sequence as usize];
         if kept == slot.n_cached || self.model.truncate(admit.sequence, kept as u32) { kept } else { 0 }
     }
 
@@ -113,7 +119,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
         let kept = self.usable(source.cached(), &admit.tokens, most);
         self.empty(admit.sequence);
-        if kept > 0 && self.model.copy(from, admit.sequence, kept as u32) { kept } else { 0 }
+        if kept > 0 && self.load(from) && self.model.copy(from, admit.sequence, kept as u32) { kept } else { 0 }
     }
 
     /// How much of `cached` may serve `wanted` under the rules of the model's memory.
@@ -129,9 +135,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     fn empty(&mut self, sequence: SequenceId) {
         self.model.truncate(sequence, 0);
-        let slot = &mut self.slots[sequence as usize];
-        slot.tokens.clear();
-        slot.n_cached = 0;
+        self.slots[sequence as usize].forget();
         self.cells_freed();
     }
 }

@@ -12,8 +12,26 @@ pub(crate) struct Slot {
     pub(crate) tokens: Vec<Token>,
     /// The first so many of `tokens` have KV.
     pub(crate) n_cached: usize,
+    /// Where that KV is.
+    pub(crate) kv: Kv,
+    /// The step at which it was last run on or copied from.
+    pub(crate) used_at: u64,
     /// The request, if one runs.
     pub(crate) run: Option<Run>,
+}
+
+/// Where the KV of a sequence is. With a run always in cells.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kv {
+    /// In the context.
+    #[default]
+    Cells,
+    /// In the context, and the model cannot give its bytes.
+    Pinned,
+    /// As bytes.
+    Memory(Vec<u8>),
+    /// In the context, and as bytes that are still right.
+    Both(Vec<u8>),
 }
 
 /// A running request.
@@ -45,6 +63,18 @@ impl Slot {
     /// Tokens without KV.
     pub(crate) fn pending(&self) -> usize {
         self.tokens.len() - self.n_cached
+    }
+
+    /// Whether its KV is in the context.
+    pub(crate) fn in_cells(&self) -> bool {
+        !matches!(self.kv, Kv::Memory(_))
+    }
+
+    /// Empties it; the model's KV is somebody else's to free.
+    pub(crate) fn forget(&mut self) {
+        self.tokens.clear();
+        self.n_cached = 0;
+        self.kv = Kv::Cells;
     }
 
     /// Ends the run, if any; what has KV stays.

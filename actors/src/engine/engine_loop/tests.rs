@@ -1,5 +1,7 @@
 //! The loop with the fake model: every token is right, whatever is asked in whatever order.
 
+mod parking;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -332,8 +334,9 @@ proptest! {
     fn every_admit_ends_once_and_emits_only_right_tokens(
         actions in prop::collection::vec(action(), 1..80),
         n_ctx in 70u32..300,
+        parked_limit in 0u32..120,
     ) {
-        let mut engine = Engine::new(FakeSpec { n_ctx, running: 4, retained: 2, ..FakeSpec::default() });
+        let mut engine = Engine::new(FakeSpec { n_ctx, running: 4, retained: 2, parked_limit, ..FakeSpec::default() });
         engine.apply(limits(16));
         let mut admitted: Vec<(RequestId, Vec<Token>, u32)> = Vec::new();
         for action in actions {
