@@ -20,6 +20,7 @@ use crate::engine::protocol::{Admit, Ended, Epoch, Limits, RequestId, SequenceId
 use crate::kv_cache::KvCacheMsg;
 use crate::kv_cache::index::{Reservation, Reuse};
 use crate::quarantine::Verdict;
+use crate::request::TenantId;
 use crate::sampling::SamplingParams;
 use crate::session::SessionMsg;
 use crate::supervision::{Gate, mailbox};
@@ -94,6 +95,8 @@ crate::impl_message!(SchedulerMsg);
 pub struct Submission {
     /// The request.
     pub request: RequestId,
+    /// On whose behalf.
+    pub tenant: TenantId,
     /// Prompt and the tokens emitted so far.
     pub tokens: Arc<[Token]>,
     /// How many of them are prompt.

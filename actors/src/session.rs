@@ -210,6 +210,7 @@ impl SessionState {
         tokens.extend_from_slice(&self.answer.emitted);
         let submission = Submission {
             request: self.request_id,
+            tenant: self.request.tenant,
             tokens: tokens.into(),
             prompt_len: self.prompt.len() as u32,
             arrived_us: self.arrived_us,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cllm_actors::request::TenantId;
 use cllm_actors::system::Generation;
 use cllm_actors::{GenerateError, Prompt, SamplingParams};
 use futures_util::future;
@@ -20,6 +21,7 @@ use crate::api::openai::{chat as chat_request, completion};
 use crate::api::plan::{Defaults, Delivery, Plan};
 use crate::api::sequences::{Outcome, Sequences};
 use crate::api::stream;
+use crate::http::auth::Tenant;
 use crate::http::context::{Call, HttpSettings};
 use crate::http::error::ApiError;
 use crate::http::request_log::RequestLog;
@@ -99,6 +101,7 @@ impl Api {
         let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
             request.trace_id = Arc::clone(&call.request_id);
             request.arrived_at = call.arrived;
+            request.tenant = call.tenant.as_ref().map_or(TenantId::NOBODY, Tenant::id);
             system.generate_with(permit, request)
         });
         Ok(Sequences::new(future::try_join_all(generations).await?))
