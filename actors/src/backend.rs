@@ -17,8 +17,8 @@ use smallvec::SmallVec;
 use crate::boards::backend as board;
 use crate::engine::host::{EngineFault, EngineHost, HostError, HostKind};
 use crate::engine::protocol::{
-    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, RequestId, SequenceId, StepOutput, TextPart,
-    Token,
+    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput,
+    TextPart, Token,
 };
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
@@ -57,6 +57,15 @@ pub enum BackendMsg {
         epoch: Epoch,
         /// The request.
         request: RequestId,
+    },
+    /// From the scheduler: a better rank for a sequence.
+    Promote {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+        /// Its new rank.
+        rank: u64,
     },
     /// From the scheduler: free the KV of an idle sequence.
     Evict {
@@ -189,6 +198,9 @@ impl Backend {
             BackendMsg::Reset { epoch, scheduler } => state.on_reset(epoch, scheduler),
             BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
             BackendMsg::Cancel { epoch, request } => state.command(EngineCommand::Cancel { epoch, request }),
+            BackendMsg::Promote { epoch, request, rank } => {
+                state.command(EngineCommand::Promote { epoch, request, rank })
+            }
             BackendMsg::Evict { epoch, sequence } => state.command(EngineCommand::Evict { epoch, sequence }),
             BackendMsg::SetLimits(limits) => state.on_set_limits(limits),
             BackendMsg::Tokenize { parts, special, reply_to } => {
@@ -359,7 +371,7 @@ impl BackendState {
         }
     }
 
-    fn on_inventory(&self, epoch: Epoch, sequences: Vec<(SequenceId, Vec<Token>)>) {
+    fn on_inventory(&self, epoch: Epoch, sequences: Vec<Held>) {
         if let Some(scheduler) = self.scheduler.clone() {
             // Undeliverable: the kv-cache is down, and the scheduler will be restarted after it.
             let _ = self.wiring.kv_cache.cast(KvCacheMsg::Inventory { epoch, sequences, scheduler });

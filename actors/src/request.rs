@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::protocol::{Token, TokenLogprob};
 use crate::error::GenerateError;
 use crate::prompt::ChatPrompt;
@@ -70,7 +72,7 @@ impl GenerateRequest {
 /// On whose behalf a request is made: tenants share the engine fairly and see nothing of each other.
 ///
 /// The same number always means the same tenant, also after a restart of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct TenantId(pub u32);
 
 impl TenantId {

@@ -16,9 +16,9 @@ use smallvec::SmallVec;
 use self::policy::{Action, Company, Event, Policy, PolicyLimits};
 use crate::backend::BackendMsg;
 use crate::boards::scheduler as board;
-use crate::engine::protocol::{Admit, Ended, Epoch, Limits, RequestId, SequenceId, Token, Waiting};
+use crate::engine::protocol::{Admit, Ended, Epoch, Held, Limits, RequestId, SequenceId, Token, Waiting};
 use crate::kv_cache::KvCacheMsg;
-use crate::kv_cache::index::{Reservation, Reuse};
+use crate::kv_cache::index::{Reservation, Reuse, Wanted};
 use crate::quarantine::Verdict;
 use crate::request::TenantId;
 use crate::sampling::SamplingParams;
@@ -224,7 +224,7 @@ impl SchedulerState {
 
     fn on_reserved(&mut self, request: RequestId, reservation: Option<Reservation>) {
         self.decide(match reservation {
-            Some(Reservation { sequence, placement }) => Event::Reserved { request, sequence, placement },
+            Some(Reservation { sequence, placement, .. }) => Event::Reserved { request, sequence, placement },
             None => Event::NoSequence(request),
         });
     }
@@ -275,6 +275,7 @@ impl SchedulerState {
                 request,
                 sequence,
                 placement,
+                tenant: submission.tenant,
                 tokens: submission.tokens.to_vec(),
                 prompt_len: submission.prompt_len,
                 max_new_tokens: submission.max_new_tokens,
@@ -286,7 +287,7 @@ impl SchedulerState {
             }),
             Action::CancelInEngine(request) => self.tell_backend(BackendMsg::Cancel { epoch, request }),
             Action::Abandon(sequence) => self.tell_kv_cache(KvCacheMsg::Abandon { epoch, sequence }),
-            Action::Release { sequence, tokens } => self.tell_kv_cache(KvCacheMsg::Release { epoch, sequence, tokens }),
+            Action::Release { request, sequence, tokens } => self.release(request, sequence, tokens),
             Action::Evict(sequence) => self.evict(&[sequence]),
             Action::Preempted(request) => self.preempted(request),
             Action::Forget(request) => drop(self.submissions.remove(&request)),
@@ -296,9 +297,17 @@ impl SchedulerState {
     }
 
     fn reserve(&mut self, request: RequestId, tokens: Arc<[Token]>) {
-        let computes_all = self.submissions.get(&request).is_some_and(|it| it.prompt_logprobs.is_some());
+        let Some(submission) = self.submissions.get(&request) else { return };
+        let computes_all = submission.prompt_logprobs.is_some();
         let reuse = if computes_all { Reuse::Forbidden } else { Reuse::Allowed };
-        self.tell_kv_cache(KvCacheMsg::Reserve { epoch: self.args.epoch, request, tokens, reuse });
+        let wanted = Wanted { tenant: submission.tenant, tokens, reuse };
+        self.tell_kv_cache(KvCacheMsg::Reserve { epoch: self.args.epoch, request, wanted });
+    }
+
+    fn release(&mut self, request: RequestId, sequence: SequenceId, tokens: Vec<Token>) {
+        let tenant = self.submissions.get(&request).map_or(TenantId::NOBODY, |it| it.tenant);
+        let held = Held { sequence, tenant, tokens };
+        self.tell_kv_cache(KvCacheMsg::Release { epoch: self.args.epoch, held });
     }
 
     fn admit(&mut self, request: RequestId, admit: impl FnOnce(&Submission) -> Admit) {

@@ -114,6 +114,7 @@ impl Config {
             alphabet: fake.alphabet,
             poison: fake.poison,
             hang: fake.hang,
+            ..FakeSpec::default()
         }
     }
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::request::TenantId;
 use crate::sampling::SamplingParams;
 
 /// A token id of the model's vocabulary, `0..n_vocab`.
@@ -36,6 +37,15 @@ pub enum EngineCommand {
         epoch: Epoch,
         /// The request to end.
         request: RequestId,
+    },
+    /// A better rank for a sequence, because others wait for what it computes. A no-op if it has ended.
+    Promote {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+        /// Its rank from now on, as in `Admit`.
+        rank: u64,
     },
     /// Forget the KV of an idle sequence. A no-op if a request runs on it.
     Evict {
@@ -75,6 +85,8 @@ pub struct Admit {
     pub request: RequestId,
     /// The sequence to run it on; must be idle.
     pub sequence: SequenceId,
+    /// Whose prefixes may serve it, and whom its own may serve.
+    pub tenant: TenantId,
     /// Advice on where a prefix of `tokens` lies already; verified by the engine.
     pub placement: Placement,
     /// Prompt and the tokens emitted so far. Never empty.
@@ -93,6 +105,17 @@ pub struct Admit {
     pub rank: u64,
     /// LoRA adapter group; reserved.
     pub adapter: Option<u32>,
+}
+
+/// The tokens that have KV in a sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Whose request computed them.
+    pub tenant: TenantId,
+    /// The tokens.
+    pub tokens: Vec<Token>,
 }
 
 /// Where a prefix of a new sequence's tokens lies.
@@ -177,8 +200,8 @@ pub enum EngineEvent {
     Inventory {
         /// Epoch of the `Reset`.
         epoch: Epoch,
-        /// Sequence and the tokens in its KV.
-        sequences: Vec<(SequenceId, Vec<Token>)>,
+        /// Sequences with KV.
+        sequences: Vec<Held>,
     },
     /// A sequence was accepted.
     Started {

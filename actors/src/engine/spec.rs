@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::protocol::MemoryKind;
+
 /// An engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum EngineSpec {
@@ -152,6 +154,8 @@ pub struct FakeSpec {
     pub poison: Option<String>,
     /// Decoding this text hangs the engine.
     pub hang: Option<String>,
+    /// What it poses as. Default plain attention; as a recurrent model it spoils what is cut or copied in the middle.
+    pub memory: MemoryKind,
 }
 
 impl Default for FakeSpec {
@@ -170,6 +174,7 @@ impl Default for FakeSpec {
             alphabet: Alphabet::Ascii,
             poison: None,
             hang: None,
+            memory: MemoryKind::Attention,
         }
     }
 }

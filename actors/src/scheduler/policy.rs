@@ -93,6 +93,8 @@ pub enum Action {
     Abandon(SequenceId),
     /// Tell the kv-cache what lies in a sequence that is free now.
     Release {
+        /// The request that ran on it.
+        request: RequestId,
         /// The sequence.
         sequence: SequenceId,
         /// The tokens with KV.
@@ -295,7 +297,7 @@ impl Policy {
             actions.push(Action::Evict(sequence));
             tokens.clear();
         }
-        actions.push(Action::Release { sequence, tokens });
+        actions.push(Action::Release { request, sequence, tokens });
         self.finish(request, actions);
     }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::engine::protocol::{EndReason, RequestId, Token};
 use crate::engine::sampler::Sampler;
+use crate::request::TenantId;
 
 /// A sequence of the context.
 #[derive(Default)]
@@ -12,6 +13,8 @@ pub(crate) struct Slot {
     pub(crate) tokens: Vec<Token>,
     /// The first so many of `tokens` have KV.
     pub(crate) n_cached: usize,
+    /// Whose tokens they are.
+    pub(crate) tenant: TenantId,
     /// The request, if one runs.
     pub(crate) run: Option<Run>,
 }

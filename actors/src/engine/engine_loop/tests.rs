@@ -9,8 +9,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::fake::{self, FakeModel};
 use crate::engine::progress::Progress;
-use crate::engine::protocol::{Admit, Placement, Token};
+use crate::engine::protocol::{Admit, MemoryKind, Placement, Token};
 use crate::engine::spec::FakeSpec;
+use crate::request::TenantId;
 use crate::sampling::SamplingParams;
 
 type Events = Rc<RefCell<Vec<EngineEvent>>>;
@@ -93,6 +94,7 @@ fn admit(request: RequestId, sequence: SequenceId, tokens: Vec<Token>, max_new_t
         epoch: 1,
         request,
         sequence,
+        tenant: TenantId::NOBODY,
         placement: Placement::Fresh,
         prompt_len: tokens.len() as u32,
         tokens,
@@ -207,11 +209,11 @@ fn reset_ends_silently_keeps_kv_and_ignores_the_old_epoch() {
     engine.apply(EngineCommand::Reset { epoch: 1 });
     assert!(!engine.inner.has_work());
     assert!(engine.outcome().ended.is_empty());
-    let mut kept = tokens.clone();
-    kept.extend(fake::continuation(&engine.spec, &tokens, 2));
+    let kept = [tokens.clone(), fake::continuation(&engine.spec, &tokens, 2)].concat();
+    let held = Held { sequence: 4, tenant: TenantId::NOBODY, tokens: kept };
     let inventories: Vec<EngineEvent> =
         engine.events.borrow().iter().filter(|event| matches!(event, EngineEvent::Inventory { .. })).cloned().collect();
-    assert_eq!(inventories.last(), Some(&EngineEvent::Inventory { epoch: 2, sequences: vec![(4, kept)] }));
+    assert_eq!(inventories.last(), Some(&EngineEvent::Inventory { epoch: 2, sequences: vec![held] }));
 }
 
 #[test]
@@ -307,6 +309,67 @@ fn requests_that_break_the_protocol_are_refused_and_disturb_nobody() {
     assert_eq!(outcome.tokens[&1], fake::continuation(&engine.spec, &tokens, 20));
 }
 
+#[test]
+fn a_running_recurrent_state_is_copied_only_at_its_present_length() {
+    let mut engine = Engine::new(FakeSpec { memory: MemoryKind::Recurrent, ..FakeSpec::default() });
+    let tokens = prompt(1, 20);
+    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, tokens.clone(), 30))));
+    (0..3).for_each(|_| engine.step());
+    // Prompt and two tokens are in the state; the third has been drawn.
+    let emitted = engine.outcome().tokens[&1].clone();
+    let present = [tokens.clone(), emitted].concat();
+    for (request, sequence, advised) in [(2, 1, 20), (3, 2, 21), (4, 3, 22)] {
+        let placement = Placement::Copy { from: 0, tokens: advised };
+        let admit = Admit { placement, ..admit(request, sequence, present.clone(), 10) };
+        engine.apply(EngineCommand::Admit(Box::new(admit)));
+    }
+    engine.run_dry();
+    let outcome = engine.outcome();
+    assert_eq!((2..5).map(|request| outcome.reused[&request]).collect::<Vec<_>>(), [0, 0, 22]);
+    for request in 2..5 {
+        assert_eq!(outcome.tokens[&request], fake::continuation(&engine.spec, &present, 10));
+    }
+}
+
+#[test]
+fn no_sequence_serves_another_tenant_whatever_the_advice() {
+    let mut engine = Engine::new(FakeSpec::default());
+    let tokens = prompt(1, 50);
+    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, tokens.clone(), 5))));
+    engine.run_dry();
+    let advice = [(2, 1, Placement::Copy { from: 0, tokens: 50 }), (3, 0, Placement::InPlace)];
+    for (request, sequence, placement) in advice {
+        let admit = Admit { placement, tenant: TenantId(9), ..admit(request, sequence, tokens.clone(), 5) };
+        engine.apply(EngineCommand::Admit(Box::new(admit)));
+        engine.run_dry();
+    }
+    let outcome = engine.outcome();
+    assert_eq!((outcome.reused[&2], outcome.reused[&3]), (0, 0));
+    assert_eq!(outcome.tokens[&3], fake::continuation(&engine.spec, &tokens, 5));
+}
+
+#[test]
+fn a_reset_tells_whose_the_tokens_are() {
+    let mut engine = Engine::new(FakeSpec::default());
+    let admit = Admit { tenant: TenantId(9), ..admit(1, 3, prompt(1, 50), 1) };
+    engine.apply(EngineCommand::Admit(Box::new(admit)));
+    engine.run_dry();
+    engine.apply(EngineCommand::Reset { epoch: 2 });
+    let held = Held { sequence: 3, tenant: TenantId(9), tokens: prompt(1, 50) };
+    assert!(engine.events.borrow().contains(&EngineEvent::Inventory { epoch: 2, sequences: vec![held] }));
+}
+
+#[test]
+fn a_promoted_sequence_is_prefilled_before_older_ones() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(limits(32));
+    engine.apply(EngineCommand::Admit(Box::new(admit(5, 0, prompt(1, 200), 1))));
+    engine.apply(EngineCommand::Admit(Box::new(admit(6, 1, prompt(2, 30), 1))));
+    engine.apply(EngineCommand::Promote { epoch: 1, request: 6, rank: 4 });
+    engine.step();
+    assert_eq!(engine.outcome().tokens[&6].len(), 1);
+}
+
 #[derive(Debug, Clone)]
 enum Action {
     Admit { sequence: u32, seed: u64, length: usize, count: u32, in_place: bool },
@@ -332,8 +395,9 @@ proptest! {
     fn every_admit_ends_once_and_emits_only_right_tokens(
         actions in prop::collection::vec(action(), 1..80),
         n_ctx in 70u32..300,
+        memory in prop_oneof![Just(MemoryKind::Attention), Just(MemoryKind::Recurrent), Just(MemoryKind::None)],
     ) {
-        let mut engine = Engine::new(FakeSpec { n_ctx, running: 4, retained: 2, ..FakeSpec::default() });
+        let mut engine = Engine::new(FakeSpec { n_ctx, running: 4, retained: 2, memory, ..FakeSpec::default() });
         engine.apply(limits(16));
         let mut admitted: Vec<(RequestId, Vec<Token>, u32)> = Vec::new();
         for action in actions {

@@ -71,7 +71,7 @@ fn cancel_reaches_a_request_wherever_it_is() {
     assert!(handle(&mut policy, Event::Cancel(2)).is_empty());
     assert!(handle(&mut policy, Event::Cancel(99)).is_empty());
     let actions = handle(&mut policy, ended(2, 1));
-    assert_eq!(actions, vec![Action::Release { sequence: 1, tokens: vec![1, 2] }, Action::Forget(2)]);
+    assert_eq!(actions, vec![Action::Release { request: 2, sequence: 1, tokens: vec![1, 2] }, Action::Forget(2)]);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_released_prefix_holds_prompt_and_emitted_tokens_with_kv() {
     handle(&mut policy, reserved(1, 0));
     policy.emitted(1, &[7, 8, 9]);
     let actions = handle(&mut policy, Event::Ended { request: 1, sequence: 0, kv_tokens: 5 });
-    assert_eq!(actions[0], Action::Release { sequence: 0, tokens: vec![1, 2, 3, 7, 8] });
+    assert_eq!(actions[0], Action::Release { request: 1, sequence: 0, tokens: vec![1, 2, 3, 7, 8] });
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn without_room_the_youngest_is_preempted_and_its_kv_freed() {
     assert_eq!(handle(&mut policy, Event::NoRoom), vec![Action::CancelInEngine(2)]);
     assert!(handle(&mut policy, Event::NoRoom).is_empty(), "one at a time");
     let actions = handle(&mut policy, ended(2, 1));
-    let release = Action::Release { sequence: 1, tokens: Vec::new() };
+    let release = Action::Release { request: 2, sequence: 1, tokens: Vec::new() };
     assert_eq!(actions, vec![Action::Evict(1), release, Action::Preempted(2)]);
 }
 
