@@ -6,6 +6,7 @@
 //! epoch. The decisions are in [`policy`]. Nothing needs doing when it stops.
 
 pub mod policy;
+pub mod sharing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
