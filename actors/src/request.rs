@@ -15,6 +15,8 @@ pub struct GenerateRequest {
     pub trace_id: Arc<str>,
     /// On whose behalf it is asked.
     pub tenant: TenantId,
+    /// Its class, one of [`PRIORITIES`](crate::priority::PRIORITIES): lower runs first. Default 0.
+    pub priority: i32,
     /// What to continue.
     pub prompt: Prompt,
     /// How to draw tokens.
@@ -45,6 +47,7 @@ impl GenerateRequest {
         Self {
             trace_id: Arc::from("-"),
             tenant: TenantId::NOBODY,
+            priority: 0,
             prompt,
             sampling: SamplingParams::default(),
             max_tokens: None,
