@@ -17,8 +17,8 @@ use smallvec::SmallVec;
 use crate::boards::backend as board;
 use crate::engine::host::{EngineFault, EngineHost, HostError, HostKind};
 use crate::engine::protocol::{
-    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Limits, RequestId, SequenceId, StepOutput, TextPart,
-    Token,
+    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput,
+    TextPart, Token,
 };
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
@@ -57,6 +57,15 @@ pub enum BackendMsg {
         epoch: Epoch,
         /// The request.
         request: RequestId,
+    },
+    /// From the scheduler: another rank for a running request.
+    SetRank {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+        /// Its new rank.
+        rank: u64,
     },
     /// From the scheduler: free the KV of an idle sequence.
     Evict {
@@ -189,6 +198,9 @@ impl Backend {
             BackendMsg::Reset { epoch, scheduler } => state.on_reset(epoch, scheduler),
             BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
             BackendMsg::Cancel { epoch, request } => state.command(EngineCommand::Cancel { epoch, request }),
+            BackendMsg::SetRank { epoch, request, rank } => {
+                state.command(EngineCommand::SetRank { epoch, request, rank })
+            }
             BackendMsg::Evict { epoch, sequence } => state.command(EngineCommand::Evict { epoch, sequence }),
             BackendMsg::SetLimits(limits) => state.on_set_limits(limits),
             BackendMsg::Tokenize { parts, special, reply_to } => {
@@ -304,10 +316,13 @@ impl BackendState {
     /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
     fn on_step(&mut self, output: StepOutput) {
         self.show(&output);
-        let mut summary = StepSummary { epoch: output.epoch, tokens: Vec::with_capacity(output.outputs.len()) };
+        let tokens = Vec::with_capacity(output.outputs.len());
+        let mut summary = StepSummary { epoch: output.epoch, tokens, prefilling: Vec::new() };
         for sequence in output.outputs {
             let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
-            if !ids.is_empty() {
+            if ids.is_empty() {
+                summary.prefilling.push((sequence.request, sequence.prefill_left));
+            } else {
                 self.suspects.gained(sequence.request, &self.wiring.quarantine);
                 summary.tokens.push((sequence.request, ids));
             }
@@ -339,6 +354,7 @@ impl BackendState {
         if let Some(session) = self.sessions.get(&request) {
             let _ = session.cast(SessionMsg::Started { epoch, reused });
         }
+        self.tell_scheduler(SchedulerMsg::Started { epoch, request, reused });
     }
 
     fn take_question(&mut self, id: u64) -> Option<Question> {
@@ -359,7 +375,7 @@ impl BackendState {
         }
     }
 
-    fn on_inventory(&self, epoch: Epoch, sequences: Vec<(SequenceId, Vec<Token>)>) {
+    fn on_inventory(&self, epoch: Epoch, sequences: Vec<Held>) {
         if let Some(scheduler) = self.scheduler.clone() {
             // Undeliverable: the kv-cache is down, and the scheduler will be restarted after it.
             let _ = self.wiring.kv_cache.cast(KvCacheMsg::Inventory { epoch, sequences, scheduler });

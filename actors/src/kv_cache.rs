@@ -6,14 +6,16 @@
 //! scheduler, which restarts after it, asks for. Nothing needs doing when it stops.
 
 pub mod index;
+mod radix;
+mod retention;
 
 use std::sync::Arc;
 
 use ractor::{ActorProcessingErr, ActorRef};
 
-use self::index::{Budget, PrefixIndex, Reuse};
+use self::index::{Budget, PrefixIndex, Wanted};
 use crate::boards::kv_cache as board;
-use crate::engine::protocol::{Epoch, RequestId, SequenceId, Token};
+use crate::engine::protocol::{Epoch, Held, RequestId, SequenceId};
 use crate::scheduler::{SchedulerMsg, SchedulerRef};
 use crate::supervision::mailbox;
 use crate::wiring::Wiring;
@@ -29,7 +31,7 @@ pub enum KvCacheMsg {
         /// Epoch of the scheduler that reset the engine.
         epoch: Epoch,
         /// Sequences with KV.
-        sequences: Vec<(SequenceId, Vec<Token>)>,
+        sequences: Vec<Held>,
         /// That scheduler; gets all answers from now on.
         scheduler: SchedulerRef,
     },
@@ -39,19 +41,24 @@ pub enum KvCacheMsg {
         epoch: Epoch,
         /// The request.
         request: RequestId,
-        /// Its tokens.
-        tokens: Arc<[Token]>,
-        /// Whether it may use what others left.
-        reuse: Reuse,
+        /// What for.
+        wanted: Wanted,
     },
-    /// From the scheduler: a request ended and left these tokens in its sequence.
+    /// From the scheduler: how far a running request is. Said before a `Reserve` that may profit from it.
+    Computed {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The sequence it runs on.
+        sequence: SequenceId,
+        /// How many of its first tokens have KV.
+        tokens: u32,
+    },
+    /// From the scheduler: a request ended and left this in its sequence.
     Release {
         /// Epoch of the sender.
         epoch: Epoch,
-        /// The sequence.
-        sequence: SequenceId,
-        /// Tokens with KV.
-        tokens: Vec<Token>,
+        /// The sequence and the tokens with KV.
+        held: Held,
     },
     /// From the scheduler: a reservation was not used.
     Abandon {
@@ -113,7 +120,7 @@ impl KvCache {
         shown.set(board::CELLS, model.info.n_ctx.into());
         shown.set(board::BUDGET_ENTRIES, args.budget.entries.into());
         shown.set(board::BUDGET_BYTES, tokens.saturating_mul(model.info.kv_bytes_per_token));
-        let index = PrefixIndex::new(model.info.n_seq_max, budget);
+        let index = PrefixIndex::new(model.info.n_seq_max, budget, model.info.memory);
         Ok(KvCacheState { wiring: args.wiring, scheduler: None, index, epoch: 0 })
     }
 
@@ -129,8 +136,9 @@ impl KvCache {
                 state.on_inventory(epoch, sequences, scheduler);
             }
             message if message.epoch() != state.epoch => {}
-            KvCacheMsg::Reserve { request, tokens, reuse, .. } => state.on_reserve(request, &tokens, reuse),
-            KvCacheMsg::Release { sequence, tokens, .. } => state.on_release(sequence, tokens),
+            KvCacheMsg::Reserve { request, wanted, .. } => state.on_reserve(request, wanted),
+            KvCacheMsg::Computed { sequence, tokens, .. } => state.index.computed(sequence, tokens),
+            KvCacheMsg::Release { held, .. } => state.on_release(held),
             KvCacheMsg::Abandon { sequence, .. } => state.index.abandon(sequence),
             KvCacheMsg::MakeRoom { cells, .. } => state.on_make_room(cells),
         }
@@ -144,6 +152,7 @@ impl KvCacheMsg {
         match self {
             Self::Inventory { epoch, .. }
             | Self::Reserve { epoch, .. }
+            | Self::Computed { epoch, .. }
             | Self::Release { epoch, .. }
             | Self::Abandon { epoch, .. }
             | Self::MakeRoom { epoch, .. } => *epoch,
@@ -152,7 +161,7 @@ impl KvCacheMsg {
 }
 
 impl KvCacheState {
-    fn on_inventory(&mut self, epoch: Epoch, sequences: Vec<(SequenceId, Vec<Token>)>, scheduler: SchedulerRef) {
+    fn on_inventory(&mut self, epoch: Epoch, sequences: Vec<Held>, scheduler: SchedulerRef) {
         if epoch < self.epoch {
             return;
         }
@@ -162,13 +171,13 @@ impl KvCacheState {
         self.tell(SchedulerMsg::CacheReady { epoch });
     }
 
-    fn on_reserve(&mut self, request: RequestId, tokens: &Arc<[Token]>, reuse: Reuse) {
-        let reservation = self.index.reserve(tokens, reuse);
+    fn on_reserve(&mut self, request: RequestId, wanted: Wanted) {
+        let reservation = self.index.reserve(wanted);
         self.tell(SchedulerMsg::Reserved { epoch: self.epoch, request, reservation });
     }
 
-    fn on_release(&mut self, sequence: SequenceId, tokens: Vec<Token>) {
-        let evict = self.index.release(sequence, tokens);
+    fn on_release(&mut self, held: Held) {
+        let evict = self.index.release(held);
         if !evict.is_empty() {
             self.tell(SchedulerMsg::OverBudget { epoch: self.epoch, evict });
         }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::protocol::{Token, TokenLogprob};
 use crate::error::GenerateError;
 use crate::prompt::ChatPrompt;
@@ -13,6 +15,10 @@ use crate::sampling::SamplingParams;
 pub struct GenerateRequest {
     /// Appears in every log line and nowhere else; need not be unique.
     pub trace_id: Arc<str>,
+    /// On whose behalf it is asked.
+    pub tenant: TenantId,
+    /// Its class, one of [`PRIORITIES`](crate::priority::PRIORITIES): lower runs first. Default 0.
+    pub priority: i32,
     /// What to continue.
     pub prompt: Prompt,
     /// How to draw tokens.
@@ -42,6 +48,8 @@ impl GenerateRequest {
     pub fn new(prompt: Prompt) -> Self {
         Self {
             trace_id: Arc::from("-"),
+            tenant: TenantId::NOBODY,
+            priority: 0,
             prompt,
             sampling: SamplingParams::default(),
             max_tokens: None,
@@ -62,6 +70,17 @@ impl GenerateRequest {
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(Prompt::Text(text.into()))
     }
+}
+
+/// On whose behalf a request is made: tenants share the engine fairly and see nothing of each other.
+///
+/// The same number always means the same tenant, also after a restart of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct TenantId(pub u32);
+
+impl TenantId {
+    /// Nobody in particular: where all callers are one.
+    pub const NOBODY: Self = Self(0);
 }
 
 /// What a request continues.

@@ -6,6 +6,8 @@
 //! epoch. The decisions are in [`policy`]. Nothing needs doing when it stops.
 
 pub mod policy;
+pub mod queue;
+pub mod sharing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,13 +15,16 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef};
 use smallvec::SmallVec;
 
-use self::policy::{Action, Company, Event, Policy, PolicyLimits};
+use self::policy::{Action, Company, Event, Policy, PolicyLimits, Prefixes};
+use self::queue::{Served, Standing};
+use self::sharing::Woken;
 use crate::backend::BackendMsg;
 use crate::boards::scheduler as board;
-use crate::engine::protocol::{Admit, Ended, Epoch, Limits, RequestId, SequenceId, Token, Waiting};
+use crate::engine::protocol::{Admit, Ended, Epoch, Held, Limits, RequestId, SequenceId, Token, Waiting};
 use crate::kv_cache::KvCacheMsg;
-use crate::kv_cache::index::{Reservation, Reuse};
+use crate::kv_cache::index::{Reservation, Reuse, Wanted};
 use crate::quarantine::Verdict;
+use crate::request::TenantId;
 use crate::sampling::SamplingParams;
 use crate::session::SessionMsg;
 use crate::supervision::{Gate, mailbox};
@@ -74,6 +79,15 @@ pub enum SchedulerMsg {
         /// To be evicted.
         evict: Vec<SequenceId>,
     },
+    /// From the backend: the engine began with a request.
+    Started {
+        /// Epoch of the engine's state.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+        /// Tokens that need no prefill.
+        reused: u32,
+    },
     /// From the backend: a step is done; the sessions have their tokens.
     Stepped(StepSummary),
     /// From the backend: a sequence is over; its session knows.
@@ -96,12 +110,20 @@ crate::impl_message!(SchedulerMsg);
 pub struct Submission {
     /// The request.
     pub request: RequestId,
+    /// On whose behalf.
+    pub tenant: TenantId,
     /// Prompt and the tokens emitted so far.
     pub tokens: Arc<[Token]>,
     /// How many of them are prompt.
     pub prompt_len: u32,
+    /// Its class; lower goes first.
+    pub priority: i32,
     /// Arrival of the request in µs since the system started; lower goes first.
     pub arrived_us: u64,
+    /// Tokens it was served up to now: those of the prompt that had to be computed, and those emitted.
+    pub served: u64,
+    /// The last scheduler that had it, if any did.
+    pub known_to: Option<Epoch>,
     /// Most tokens to emit from here on.
     pub max_new_tokens: u32,
     /// How to draw; `seed` is set.
@@ -121,6 +143,8 @@ pub struct StepSummary {
     pub epoch: Epoch,
     /// New tokens by request.
     pub tokens: Vec<(RequestId, SmallVec<[Token; 1]>)>,
+    /// Tokens that have no KV yet, of requests without new tokens.
+    pub prefilling: Vec<(RequestId, u32)>,
 }
 
 /// What a scheduler starts with.
@@ -136,6 +160,8 @@ pub struct SchedulerArgs {
     pub step_tokens: u32,
     /// After so long without its first prefill chunk an admitted request goes before older ones, ms; 0: never.
     pub prefill_wait_ms: u32,
+    /// Whether prefixes of one tenant serve the others.
+    pub share_across_tenants: bool,
 }
 
 /// State of a scheduler.
@@ -156,7 +182,7 @@ impl Scheduler {
     async fn pre_start(&self, myself: SchedulerRef, args: SchedulerArgs) -> Result<SchedulerState, ActorProcessingErr> {
         let model = args.wiring.loaded().ok_or("the scheduler starts after the backend has loaded a model")?;
         let running = args.running.min(model.info.n_seq_max) as usize;
-        let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize });
+        let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize }, model.info.memory);
         let state = SchedulerState { args, policy, submissions: HashMap::new(), actions: Vec::new() };
         state.tell_backend(BackendMsg::Reset { epoch: state.args.epoch, scheduler: myself });
         state.send_limits(Waiting::Nobody);
@@ -183,6 +209,9 @@ impl Scheduler {
             }
             SchedulerMsg::OverBudget { epoch, evict } if epoch == own => state.evict(&evict),
             SchedulerMsg::RoomMade { epoch, evict } if epoch == own => state.on_room_made(&evict),
+            SchedulerMsg::Started { epoch, request, reused } if epoch == own => {
+                state.decide(Event::Started { request, reused: reused as usize });
+            }
             SchedulerMsg::Stepped(summary) if summary.epoch == own => state.on_stepped(summary),
             SchedulerMsg::Ended(ended) if ended.epoch == own => state.on_ended(*ended),
             SchedulerMsg::CellsShort { epoch, needed, parked } if epoch == own => state.on_cells_short(needed, parked),
@@ -197,12 +226,23 @@ impl SchedulerState {
     fn on_submit(&mut self, submission: Box<Submission>) {
         let event = Event::Submit {
             request: submission.request,
+            prefixes: self.prefixes(&submission),
             tokens: submission.tokens.clone(),
             company: match self.args.wiring.quarantine.verdict(submission.request) {
                 Verdict::Trusted => Company::Any,
                 Verdict::Suspect | Verdict::Guilty => Company::Nobody,
             },
-            rank: submission.arrived_us,
+            standing: Standing {
+                priority: submission.priority,
+                tenant: submission.tenant,
+                arrived_us: submission.arrived_us,
+            },
+            served: match submission.known_to {
+                None => Served::Nothing,
+                Some(epoch) if epoch != self.args.epoch => Served::Before(submission.served),
+                Some(_) if submission.served == 0 => Served::Nothing,
+                Some(_) => Served::Here,
+            },
         };
         self.submissions.insert(submission.request, submission);
         self.decide(event);
@@ -223,7 +263,9 @@ impl SchedulerState {
 
     fn on_reserved(&mut self, request: RequestId, reservation: Option<Reservation>) {
         self.decide(match reservation {
-            Some(Reservation { sequence, placement }) => Event::Reserved { request, sequence, placement },
+            Some(Reservation { sequence, placement, cached }) => {
+                Event::Reserved { request, sequence, placement, cached: cached as usize }
+            }
             None => Event::NoSequence(request),
         });
     }
@@ -236,8 +278,15 @@ impl SchedulerState {
     }
 
     fn on_stepped(&mut self, summary: StepSummary) {
-        for (request, tokens) in summary.tokens {
-            self.policy.emitted(request, &tokens);
+        let mut woken = Woken::Nobody;
+        for (request, left) in &summary.prefilling {
+            woken = woken.or(self.policy.prefilled(*request, *left as usize));
+        }
+        for (request, tokens) in &summary.tokens {
+            woken = woken.or(self.policy.emitted(*request, tokens));
+        }
+        if woken == Woken::Somebody {
+            self.decide(Event::Woken);
         }
     }
 
@@ -272,11 +321,12 @@ impl SchedulerState {
         let epoch = self.args.epoch;
         match action {
             Action::Reserve { request, tokens } => self.reserve(request, tokens),
-            Action::Admit { request, sequence, placement, rank } => self.admit(request, |submission| Admit {
+            Action::Admit { request, sequence, placement, rank } => self.admit(request, |submission, tenant| Admit {
                 epoch,
                 request,
                 sequence,
                 placement,
+                tenant,
                 tokens: submission.tokens.to_vec(),
                 prompt_len: submission.prompt_len,
                 max_new_tokens: submission.max_new_tokens,
@@ -286,9 +336,13 @@ impl SchedulerState {
                 rank,
                 adapter: None,
             }),
+            Action::Computed { sequence, tokens } => {
+                self.tell_kv_cache(KvCacheMsg::Computed { epoch, sequence, tokens: tokens as u32 });
+            }
+            Action::SetRank { request, rank } => self.tell_backend(BackendMsg::SetRank { epoch, request, rank }),
             Action::CancelInEngine(request) => self.tell_backend(BackendMsg::Cancel { epoch, request }),
             Action::Abandon(sequence) => self.tell_kv_cache(KvCacheMsg::Abandon { epoch, sequence }),
-            Action::Release { sequence, tokens } => self.tell_kv_cache(KvCacheMsg::Release { epoch, sequence, tokens }),
+            Action::Release { request, sequence, tokens } => self.release(request, sequence, tokens),
             Action::Evict(sequence) => self.evict(&[sequence]),
             Action::Preempted(request) => self.preempted(request),
             Action::Forget(request) => drop(self.submissions.remove(&request)),
@@ -298,14 +352,28 @@ impl SchedulerState {
     }
 
     fn reserve(&mut self, request: RequestId, tokens: Arc<[Token]>) {
-        let computes_all = self.submissions.get(&request).is_some_and(|it| it.prompt_logprobs.is_some());
-        let reuse = if computes_all { Reuse::Forbidden } else { Reuse::Allowed };
-        self.tell_kv_cache(KvCacheMsg::Reserve { epoch: self.args.epoch, request, tokens, reuse });
+        let Some(submission) = self.submissions.get(&request) else { return };
+        let Prefixes { tenant, reuse } = self.prefixes(submission);
+        let wanted = Wanted { tenant, tokens, reuse };
+        self.tell_kv_cache(KvCacheMsg::Reserve { epoch: self.args.epoch, request, wanted });
     }
 
-    fn admit(&mut self, request: RequestId, admit: impl FnOnce(&Submission) -> Admit) {
+    fn release(&mut self, request: RequestId, sequence: SequenceId, tokens: Vec<Token>) {
+        let tenant = self.submissions.get(&request).map_or(TenantId::NOBODY, |it| self.prefixes(it).tenant);
+        let held = Held { sequence, tenant, tokens };
+        self.tell_kv_cache(KvCacheMsg::Release { epoch: self.args.epoch, held });
+    }
+
+    fn prefixes(&self, submission: &Submission) -> Prefixes {
+        let tenant = if self.args.share_across_tenants { TenantId::NOBODY } else { submission.tenant };
+        let reuse = if submission.prompt_logprobs.is_some() { Reuse::Forbidden } else { Reuse::Allowed };
+        Prefixes { tenant, reuse }
+    }
+
+    fn admit(&mut self, request: RequestId, admit: impl FnOnce(&Submission, TenantId) -> Admit) {
         if let Some(submission) = self.submissions.get(&request) {
-            let message = BackendMsg::Admit { admit: Box::new(admit(submission)), session: submission.session.clone() };
+            let admit = Box::new(admit(submission, self.prefixes(submission).tenant));
+            let message = BackendMsg::Admit { admit, session: submission.session.clone() };
             self.tell_backend(message);
         }
     }

@@ -21,7 +21,7 @@ use crate::engine::batch::Batch;
 use crate::engine::model::{DecodeError, Model, Vocabulary};
 use crate::engine::progress::Progress;
 use crate::engine::protocol::{
-    EndReason, Ended, EngineCommand, EngineEvent, Epoch, Limits, RequestId, SequenceId, StepOutput, Waiting,
+    EndReason, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput, Waiting,
 };
 use crate::engine::sample_rows::RowSampler;
 
@@ -155,6 +155,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             EngineCommand::Reset { epoch } => self.reset(epoch),
             EngineCommand::Admit(admit) => self.admit(*admit),
             EngineCommand::Cancel { epoch, request } => self.cancel(epoch, request),
+            EngineCommand::SetRank { epoch, request, rank } => self.set_rank(epoch, request, rank),
             EngineCommand::Evict { epoch, sequence } => self.evict(epoch, sequence),
             EngineCommand::SetLimits(limits) => self.limits = limits,
             // The host sends these to the vocabulary thread.
@@ -176,7 +177,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             .iter()
             .enumerate()
             .filter(|(_, slot)| !slot.cached().is_empty())
-            .map(|(sequence, slot)| (sequence as SequenceId, slot.cached().to_vec()))
+            .map(|(at, slot)| (at as SequenceId, slot.tenant, slot.cached().to_vec()))
+            .map(|(sequence, tenant, tokens)| Held { sequence, tenant, tokens })
             .collect();
         (self.emit)(EngineEvent::Inventory { epoch, sequences });
     }
@@ -188,6 +190,16 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let running = self.slots.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.request == request));
         if let Some(sequence) = running {
             self.end(sequence, EndReason::Cancelled);
+        }
+    }
+
+    fn set_rank(&mut self, epoch: Epoch, request: RequestId, rank: u64) {
+        if epoch != self.epoch {
+            return;
+        }
+        let mut runs = self.slots.iter_mut().filter_map(|slot| slot.run.as_mut());
+        if let Some(run) = runs.find(|run| run.request == request) {
+            run.rank = rank;
         }
     }
 

@@ -136,14 +136,23 @@ impl Model for FakeModel {
     }
 
     fn truncate(&mut self, sequence: SequenceId, from: u32) -> bool {
+        let can_be_cut = self.spec.memory == MemoryKind::Attention;
         let sequence = &mut self.sequences[sequence as usize];
+        let whole = from as usize >= sequence.tokens.len();
         sequence.tokens.truncate(from as usize);
         sequence.hashes.truncate(from as usize);
-        true
+        if !can_be_cut && !whole {
+            sequence.spoil();
+        }
+        can_be_cut || whole || from == 0
     }
 
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
         let mut copy = self.sequences[from as usize].clone();
+        if self.spec.memory != MemoryKind::Attention && copy.tokens.len() != tokens as usize {
+            self.sequences[to as usize] = Sequence::default();
+            return false;
+        }
         copy.tokens.truncate(tokens as usize);
         copy.hashes.truncate(tokens as usize);
         self.sequences[to as usize] = copy;
@@ -155,6 +164,9 @@ impl Model for FakeModel {
     }
 
     fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
+        if self.spec.memory != MemoryKind::Attention {
+            return None;
+        }
         Some(self.sequences[sequence as usize].tokens.iter().flat_map(|token| token.to_le_bytes()).collect())
     }
 
@@ -174,6 +186,13 @@ impl Sequence {
     fn push(&mut self, token: Token) {
         self.hashes.push(mix(self.hashes.last().copied().unwrap_or(0) ^ token as u64));
         self.tokens.push(token);
+    }
+
+    /// A state that was cut answers with something else from here on.
+    fn spoil(&mut self) {
+        if let Some(hash) = self.hashes.last_mut() {
+            *hash = !*hash;
+        }
     }
 
     fn next(&self, spec: &FakeSpec) -> Token {
@@ -288,7 +307,7 @@ fn info(spec: &FakeSpec, n_seq_max: u32) -> ModelInfo {
         n_head: 0,
         n_head_kv: 0,
         kv_bytes_per_token: 0,
-        memory: MemoryKind::Attention,
+        memory: spec.memory,
         system: "fake engine".to_owned(),
         metadata: Vec::new(),
     }

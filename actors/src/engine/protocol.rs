@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::request::TenantId;
 use crate::sampling::SamplingParams;
 
 /// A token id of the model's vocabulary, `0..n_vocab`.
@@ -36,6 +37,15 @@ pub enum EngineCommand {
         epoch: Epoch,
         /// The request to end.
         request: RequestId,
+    },
+    /// Another rank for a running request, such as while others wait for what it computes. A no-op if it has ended.
+    SetRank {
+        /// Epoch of the sender.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+        /// Its rank from now on, as in `Admit`.
+        rank: u64,
     },
     /// Forget the KV of an idle sequence. A no-op if a request runs on it.
     Evict {
@@ -75,6 +85,8 @@ pub struct Admit {
     pub request: RequestId,
     /// The sequence to run it on; must be idle.
     pub sequence: SequenceId,
+    /// Whose prefixes may serve it, and whom its own may serve.
+    pub tenant: TenantId,
     /// Advice on where a prefix of `tokens` lies already; verified by the engine.
     pub placement: Placement,
     /// Prompt and the tokens emitted so far. Never empty.
@@ -89,10 +101,21 @@ pub struct Admit {
     pub logprobs: Option<u32>,
     /// The same for the prompt's tokens; excludes reuse of a prefix.
     pub prompt_logprobs: Option<u32>,
-    /// Prefill order, and who is held back last when cells run out: lower is better.
+    /// Prefill order, and who is held back last when cells run out: lower is better. See [`crate::priority::rank`].
     pub rank: u64,
     /// LoRA adapter group; reserved.
     pub adapter: Option<u32>,
+}
+
+/// The tokens that have KV in a sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// Whose request computed them.
+    pub tenant: TenantId,
+    /// The tokens.
+    pub tokens: Vec<Token>,
 }
 
 /// Where a prefix of a new sequence's tokens lies.
@@ -116,7 +139,7 @@ pub enum Placement {
 pub struct Limits {
     /// Most tokens in a step, decode and prefill together. The engine bounds it by `n_batch` and never goes below one token per decoding sequence plus 16.
     pub step_tokens: u32,
-    /// A sequence that has waited so long for its first prefill chunk goes before lower ranks, ms; 0: never.
+    /// A sequence that has waited so long for its first prefill chunk goes before lower ranks of its class, ms; 0: never.
     pub prefill_wait_ms: u32,
     /// Whether requests wait for a place: then a step that frees one is followed by up to 1 ms of waiting for commands.
     pub waiting: Waiting,
@@ -177,8 +200,8 @@ pub enum EngineEvent {
     Inventory {
         /// Epoch of the `Reset`.
         epoch: Epoch,
-        /// Sequence and the tokens in its KV.
-        sequences: Vec<(SequenceId, Vec<Token>)>,
+        /// Sequences with KV.
+        sequences: Vec<Held>,
     },
     /// A sequence was accepted.
     Started {

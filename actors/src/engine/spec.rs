@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::protocol::MemoryKind;
+
 /// An engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum EngineSpec {
@@ -158,6 +160,8 @@ pub struct FakeSpec {
     pub hang: Option<String>,
     /// Tokens of idle sequences that stay in cells while others decode. Default 256.
     pub parked_limit: u32,
+    /// What it poses as. Default plain attention; as a recurrent model it spoils what is cut or copied in the middle.
+    pub memory: MemoryKind,
 }
 
 impl Default for FakeSpec {
@@ -177,6 +181,7 @@ impl Default for FakeSpec {
             poison: None,
             hang: None,
             parked_limit: 256,
+            memory: MemoryKind::Attention,
         }
     }
 }

@@ -1,38 +1,30 @@
 //! Which token prefix lies in which sequence, and which sequence the next request gets. Pure.
 //!
-//! What a request leaves behind is worth what it would cost to compute again. Every cell of a unified buffer slows every
-//! step, so short prefixes that nobody came back to are kept only for a few requests; long ones, and those that were
-//! continued or copied, stay as long as the budget allows. Least recently used goes first.
+//! Knows what running requests have computed as well as what ended ones left behind; a running one's tokens can be
+//! copied as far as they have KV. What is kept and what goes is decided in `retention.rs`.
 
 use std::sync::Arc;
 
-use crate::engine::protocol::{Placement, SequenceId, Token};
+use super::radix::{Holding, Match, RadixTree};
+use super::retention::{Demand, Retention, Worth};
+use crate::engine::protocol::{Held, MemoryKind, Placement, SequenceId, Token};
+use crate::request::TenantId;
+
+pub use super::retention::Budget;
 
 /// A match shorter than this is not worth a copy.
 const MIN_SHARED: usize = 8;
 
-/// A prefix of so many tokens is costly to compute again, and so is one that shared so many with a later request.
-const COSTLY_TOKENS: usize = 512;
+/// A prefix that shared so many tokens with a later request is one that somebody came back to.
 const COSTLY_SHARED: usize = 64;
-
-/// So many prefixes that are cheap to compute again are retained.
-const CHEAP_ENTRIES: usize = 8;
-
-/// How many tokens may stay behind in sequences without a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
-    /// Most retained sequences.
-    pub entries: usize,
-    /// Most tokens in them.
-    pub tokens: usize,
-}
 
 /// The index.
 #[derive(Debug)]
 pub struct PrefixIndex {
+    memory: MemoryKind,
+    tree: RadixTree,
     sequences: Vec<Sequence>,
-    budget: Budget,
-    clock: u64,
+    retention: Retention,
 }
 
 /// A sequence for a request.
@@ -42,6 +34,19 @@ pub struct Reservation {
     pub sequence: SequenceId,
     /// Where a prefix of the request's tokens lies.
     pub placement: Placement,
+    /// How many of its tokens that are.
+    pub cached: u32,
+}
+
+/// What a request wants a sequence for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Whose request it is: nobody else's prefixes serve it.
+    pub tenant: TenantId,
+    /// Its tokens.
+    pub tokens: Arc<[Token]>,
+    /// Whether it may use what others left.
+    pub reuse: Reuse,
 }
 
 /// Whether a request may use what others left behind.
@@ -55,213 +60,218 @@ pub enum Reuse {
 
 #[derive(Debug, Clone)]
 struct Sequence {
-    tokens: Tokens,
     user: User,
-    used_at: u64,
-    demand: Demand,
+    worth: Worth,
 }
 
-/// Whether anybody came back to a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Demand {
-    None,
-    Proven,
-}
-
-/// Tokens of a retained sequence are its own; those of a busy one are the request's.
 #[derive(Debug, Clone)]
-enum Tokens {
-    Known(Vec<Token>),
-    /// The request's tokens; `before` is what lies in the sequence until the engine starts it.
+enum User {
+    Nobody,
     Request {
-        wanted: Arc<[Token]>,
-        before: Vec<Token>,
+        wanted: Wanted,
+        /// What lies in the sequence until the engine starts it.
+        before: Option<(TenantId, Vec<Token>)>,
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum User {
-    Nobody,
-    Request,
-}
-
 impl Sequence {
-    fn empty() -> Self {
-        Self { tokens: Tokens::Known(Vec::new()), user: User::Nobody, used_at: 0, demand: Demand::None }
-    }
+    const EMPTY: Self = Self { user: User::Nobody, worth: Worth::NEW };
 
-    fn tokens(&self) -> &[Token] {
-        match &self.tokens {
-            Tokens::Known(tokens) => tokens,
-            Tokens::Request { wanted, .. } => wanted,
-        }
-    }
-
-    fn is_retained(&self) -> bool {
-        self.user == User::Nobody && !self.tokens().is_empty()
-    }
-
-    fn is_cheap(&self) -> bool {
-        self.demand == Demand::None && self.tokens().len() < COSTLY_TOKENS
+    fn is_idle(&self) -> bool {
+        matches!(self.user, User::Nobody)
     }
 }
 
 impl PrefixIndex {
     /// All sequences empty.
-    pub fn new(n_seq_max: u32, budget: Budget) -> Self {
-        Self { sequences: vec![Sequence::empty(); n_seq_max as usize], budget, clock: 0 }
+    pub fn new(n_seq_max: u32, budget: Budget, memory: MemoryKind) -> Self {
+        let sequences = vec![Sequence::EMPTY; n_seq_max as usize];
+        Self { memory, tree: RadixTree::default(), sequences, retention: Retention::new(budget) }
     }
 
     /// Starts over from what the engine holds; nothing runs. The budget waits for the next release: until then those
     /// that were running come back for their prefixes.
-    pub fn refill(&mut self, inventory: Vec<(SequenceId, Vec<Token>)>) {
-        self.sequences.fill(Sequence::empty());
-        for (sequence, tokens) in inventory {
-            if let Some(entry) = self.sequences.get_mut(sequence as usize) {
-                entry.tokens = Tokens::Known(tokens);
+    pub fn refill(&mut self, inventory: Vec<Held>) {
+        self.tree = RadixTree::default();
+        self.sequences.fill(Sequence::EMPTY);
+        for Held { sequence, tenant, tokens } in inventory {
+            if (sequence as usize) < self.sequences.len() {
+                self.tree.insert(sequence, tenant, &tokens, Holding::Retained);
             }
         }
     }
 
     /// Gives a request its sequence: the longest matching prefix in place if it continues all of it, else a copy
     /// into a spare sequence. `None`: every sequence is busy.
-    pub fn reserve(&mut self, wanted: &Arc<[Token]>, reuse: Reuse) -> Option<Reservation> {
-        let best = if reuse == Reuse::Allowed { self.longest_match(wanted) } else { None };
-        let in_place = best.filter(|(at, shared)| {
-            let entry = &self.sequences[*at];
-            entry.user == User::Nobody && *shared == entry.tokens().len()
-        });
-        if let Some((at, _)) = in_place {
-            self.sequences[at].demand = Demand::Proven;
-            return Some(self.occupy(at, wanted, Placement::InPlace));
+    pub fn reserve(&mut self, wanted: Wanted) -> Option<Reservation> {
+        let best = if wanted.reuse == Reuse::Allowed { self.best_match(&wanted) } else { None };
+        let Some(Match { holder, shared }) = best else {
+            let spare = self.spare(None)?;
+            return Some(self.occupy(spare, wanted, Placement::Fresh, 0));
+        };
+        let idle = self.sequences[holder as usize].is_idle();
+        if idle && shared == self.tree.len(holder) {
+            self.retention.wanted_again(&mut self.sequences[holder as usize].worth, Demand::Proven);
+            return Some(self.occupy(holder, wanted, Placement::InPlace, shared));
         }
-        let source = best.map(|(at, _)| at);
-        match (self.spare(source), best) {
-            (Some(at), Some((from, shared))) => {
-                self.touch(from);
-                if shared >= COSTLY_SHARED {
-                    self.sequences[from].demand = Demand::Proven;
-                }
-                let placement = Placement::Copy { from: from as SequenceId, tokens: shared as u32 };
-                Some(self.occupy(at, wanted, placement))
+        match self.spare(Some(holder)) {
+            Some(spare) => {
+                let demand = if shared >= COSTLY_SHARED { Demand::Proven } else { Demand::None };
+                self.retention.wanted_again(&mut self.sequences[holder as usize].worth, demand);
+                let placement = Placement::Copy { from: holder, tokens: shared as u32 };
+                Some(self.occupy(spare, wanted, placement, shared))
             }
-            (Some(at), None) => Some(self.occupy(at, wanted, Placement::Fresh)),
-            (None, Some((at, _))) if self.sequences[at].user == User::Nobody => {
-                Some(self.occupy(at, wanted, Placement::InPlace))
+            None if idle => Some(self.occupy(holder, wanted, Placement::InPlace, shared)),
+            None => None,
+        }
+    }
+
+    /// So many of the tokens of the request on a busy sequence have KV now, and can be copied.
+    pub fn computed(&mut self, sequence: SequenceId, tokens: u32) {
+        if let Some(Sequence { user: User::Request { wanted, .. }, .. }) = self.sequences.get(sequence as usize) {
+            let known = wanted.tokens.len().min(tokens as usize);
+            if self.tree.len(sequence) == 0 {
+                self.tree.insert(sequence, wanted.tenant, &wanted.tokens[..known], Holding::Live);
+            } else {
+                self.tree.grow(sequence, &wanted.tokens[..known]);
             }
-            (None, _) => None,
         }
     }
 
     /// A request ended; these tokens have KV in its sequence. Returns the sequences to evict for the budget.
-    pub fn release(&mut self, sequence: SequenceId, tokens: Vec<Token>) -> Vec<SequenceId> {
-        self.clock += 1;
+    pub fn release(&mut self, held: Held) -> Vec<SequenceId> {
+        let Held { sequence, tenant, tokens } = held;
         if let Some(entry) = self.sequences.get_mut(sequence as usize) {
-            let demand = entry.demand;
-            *entry = Sequence { tokens: Tokens::Known(tokens), user: User::Nobody, used_at: self.clock, demand };
+            entry.user = User::Nobody;
+            self.retention.used(&mut entry.worth);
+            self.tree.insert(sequence, tenant, &tokens, Holding::Retained);
         }
         self.evict_over_budget()
     }
 
     /// A reservation was not used; the sequence is as it was.
     pub fn abandon(&mut self, sequence: SequenceId) {
-        if let Some(entry) = self.sequences.get_mut(sequence as usize) {
-            if let Tokens::Request { before, .. } = &mut entry.tokens {
-                entry.tokens = Tokens::Known(std::mem::take(before));
-            }
-            entry.user = User::Nobody;
+        let Some(entry) = self.sequences.get_mut(sequence as usize) else { return };
+        if let User::Request { before, .. } = std::mem::replace(&mut entry.user, User::Nobody) {
+            let (tenant, tokens) = before.unwrap_or_default();
+            self.tree.insert(sequence, tenant, &tokens, Holding::Retained);
         }
     }
 
-    /// Gives up retained prefixes, least recently used first, until `cells` tokens are freed or none is left.
+    /// Gives up retained prefixes, those worth least first, until `cells` tokens are freed or none is left.
     pub fn make_room(&mut self, cells: usize) -> Vec<SequenceId> {
         let mut freed = 0;
         let mut evicted = Vec::new();
         while freed < cells {
-            let Some(at) = self.least_recently_used(|_, _| true) else { break };
-            freed += self.sequences[at].tokens().len();
-            evicted.push(self.evict(at));
+            let Some(sequence) = self.least_worth(|_| true) else { break };
+            freed += self.tree.own_tokens(sequence);
+            evicted.push(self.evict(sequence));
         }
         evicted
     }
 
-    /// Retained sequences and the tokens in them.
+    /// Retained sequences and the tokens in them, a prefix that several share counted once.
     pub fn retained(&self) -> (usize, usize) {
-        let retained = self.sequences.iter().filter(|entry| entry.is_retained());
-        retained.fold((0, 0), |(entries, tokens), entry| (entries + 1, tokens + entry.tokens().len()))
+        (self.retained_sequences().count(), self.tree.retained_tokens())
     }
 
-    fn longest_match(&self, wanted: &[Token]) -> Option<(usize, usize)> {
-        let shared = |entry: &Sequence| entry.tokens().iter().zip(wanted).take_while(|(a, b)| a == b).count();
-        self.sequences
-            .iter()
-            .enumerate()
-            .map(|(at, entry)| (at, shared(entry)))
-            .filter(|(_, shared)| *shared >= MIN_SHARED)
-            // Among equals one that nobody uses, which may serve in place; and of those the one with least beyond.
-            .max_by_key(|(at, shared)| {
-                let entry = &self.sequences[*at];
-                (*shared, entry.user == User::Nobody, std::cmp::Reverse(entry.tokens().len()))
-            })
-    }
-
-    fn spare(&self, source: Option<usize>) -> Option<usize> {
-        let empty = |entry: &Sequence| entry.user == User::Nobody && entry.tokens().is_empty();
-        let other = |at: usize, _: &Sequence| Some(at) != source;
-        self.sequences.iter().position(empty).or_else(|| self.least_recently_used(other))
-    }
-
-    fn least_recently_used(&self, among: impl Fn(usize, &Sequence) -> bool) -> Option<usize> {
-        let retained = self.sequences.iter().enumerate();
-        let retained = retained.filter(|(at, entry)| entry.is_retained() && among(*at, entry));
-        retained.min_by_key(|(_, entry)| entry.used_at).map(|(at, _)| at)
-    }
-
-    fn occupy(&mut self, at: usize, wanted: &Arc<[Token]>, placement: Placement) -> Reservation {
-        self.touch(at);
-        let entry = &mut self.sequences[at];
-        let before = match &mut entry.tokens {
-            Tokens::Known(tokens) => std::mem::take(tokens),
-            Tokens::Request { before, .. } => std::mem::take(before),
+    fn best_match(&self, wanted: &Wanted) -> Option<Match> {
+        let idle = |sequence: SequenceId| self.sequences[sequence as usize].is_idle();
+        let found = match self.memory {
+            MemoryKind::Attention => self.tree.longest(wanted.tenant, &wanted.tokens, idle),
+            // A state serves only what continues all of it, and a running one moves on before it could be copied. The
+            // last token is always decoded.
+            MemoryKind::Recurrent => {
+                let most = wanted.tokens.len().saturating_sub(1);
+                self.tree.longest_whole(wanted.tenant, &wanted.tokens[..most], idle)
+            }
+            MemoryKind::None => None,
         };
-        entry.tokens = Tokens::Request { wanted: wanted.clone(), before };
-        entry.user = User::Request;
+        found.filter(|found| found.shared >= MIN_SHARED)
+    }
+
+    /// An idle sequence for a new request other than the one it copies from: an empty one, else the one worth least.
+    fn spare(&self, source: Option<SequenceId>) -> Option<SequenceId> {
+        let empty = |(at, entry): (usize, &Sequence)| entry.is_idle() && self.tree.len(at as SequenceId) == 0;
+        let empty = (0..).zip(&self.sequences).position(empty).map(|at| at as SequenceId);
+        empty.or_else(|| self.least_worth(|sequence| Some(sequence) != source))
+    }
+
+    fn occupy(&mut self, sequence: SequenceId, wanted: Wanted, placement: Placement, cached: usize) -> Reservation {
+        let before = self.tree.tokens(sequence);
+        self.tree.insert(sequence, wanted.tenant, &wanted.tokens[..cached], Holding::Live);
+        let entry = &mut self.sequences[sequence as usize];
         if placement != Placement::InPlace {
-            entry.demand = Demand::None;
+            entry.worth = Worth::NEW;
         }
-        Reservation { sequence: at as SequenceId, placement }
+        entry.user = User::Request { wanted, before };
+        Reservation { sequence, placement, cached: cached as u32 }
     }
 
-    fn touch(&mut self, at: usize) {
-        self.clock += 1;
-        self.sequences[at].used_at = self.clock;
+    fn retained_sequences(&self) -> impl Iterator<Item = SequenceId> {
+        let sequences = (0..).zip(&self.sequences).filter(|(_, entry)| entry.is_idle());
+        sequences.map(|(at, _)| at).filter(|sequence| self.tree.len(*sequence) > 0)
     }
 
-    fn evict(&mut self, at: usize) -> SequenceId {
-        self.sequences[at] = Sequence::empty();
-        at as SequenceId
+    fn least_worth(&self, among: impl Fn(SequenceId) -> bool) -> Option<SequenceId> {
+        let retained = self.retained_sequences().filter(|sequence| among(*sequence));
+        retained.min_by_key(|sequence| (!self.is_spare_copy(*sequence), self.worth(*sequence)))
+    }
+
+    fn evict(&mut self, sequence: SequenceId) -> SequenceId {
+        let Sequence { worth, .. } = std::mem::replace(&mut self.sequences[sequence as usize], Sequence::EMPTY);
+        if self.is_spare_copy(sequence) {
+            self.pass_on(sequence, worth);
+        } else {
+            self.retention.evicted(worth);
+        }
+        self.tree.remove(sequence);
+        sequence
+    }
+
+    /// Whoever came back to a prefix comes back to the sequence that holds it as well.
+    fn pass_on(&mut self, sequence: SequenceId, worth: Worth) {
+        let Some((tenant, tokens)) = self.tree.tokens(sequence) else { return };
+        self.tree.remove(sequence);
+        if let Some(Match { holder, .. }) = self.tree.longest(tenant, &tokens, |_| true) {
+            let heir = &mut self.sequences[holder as usize].worth;
+            *heir = heir.with_demand_of(worth);
+        }
     }
 
     fn evict_over_budget(&mut self) -> Vec<SequenceId> {
         let mut evicted = Vec::new();
-        while let Some(at) = self.over_budget() {
-            evicted.push(self.evict(at));
+        while let Some(sequence) = self.over_budget() {
+            evicted.push(self.evict(sequence));
         }
         evicted
     }
 
     /// The prefix to give up next, if any.
-    fn over_budget(&self) -> Option<usize> {
-        let cheap = |_: usize, entry: &Sequence| entry.is_cheap();
-        let cheap_entries = self.sequences.iter().filter(|entry| entry.is_retained() && entry.is_cheap()).count();
+    fn over_budget(&self) -> Option<SequenceId> {
+        let spare_copy = self.least_worth(|sequence| self.is_spare_copy(sequence));
+        if spare_copy.is_some() {
+            return spare_copy;
+        }
+        let cheap = |sequence: SequenceId| self.worth(sequence).is_cheap(self.tree.len(sequence));
+        let cheap_entries = self.retained_sequences().filter(|sequence| cheap(*sequence)).count();
         let (entries, tokens) = self.retained();
-        if cheap_entries > CHEAP_ENTRIES {
-            self.least_recently_used(cheap)
-        } else if entries > self.budget.entries || tokens > self.budget.tokens {
-            self.least_recently_used(cheap).or_else(|| self.least_recently_used(|_, _| true))
+        if self.retention.too_many_cheap(cheap_entries) {
+            self.least_worth(cheap)
+        } else if self.retention.over_budget(entries, tokens) {
+            self.least_worth(cheap).or_else(|| self.least_worth(|_| true))
         } else {
             None
         }
+    }
+
+    /// Whether another sequence holds all that this one does. A memory that can't be cut needs it all the same.
+    fn is_spare_copy(&self, sequence: SequenceId) -> bool {
+        self.memory == MemoryKind::Attention && self.tree.own_tokens(sequence) == 0
+    }
+
+    fn worth(&self, sequence: SequenceId) -> Worth {
+        self.sequences[sequence as usize].worth
     }
 }
 

@@ -1,13 +1,20 @@
 //! Who runs next. Pure: an event goes in, actions come out, no runtime.
 //!
-//! First come, first served by arrival, so a resubmitted request keeps its place. A request is admitted when a place
-//! is free and its tokens fit beside those of the running ones. Two states of one request never coexist: it is
+//! Whose turn it is says the [`Queue`]. That request is admitted when a place is free and its tokens fit beside those of
+//! the running ones; nobody overtakes it meanwhile, so that large ones get their turn. If nothing is free, running ones
+//! of worse classes make room and come back later with all they have. Two states of one request never coexist: it is
 //! queued, reserving or running.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod prefill;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::engine::protocol::{Placement, RequestId, SequenceId, Token};
+use self::prefill::Prefill;
+pub use self::prefill::Prefixes;
+use super::queue::{Queue, Queued, Served, Standing};
+use super::sharing::Sharing;
+use crate::engine::protocol::{MemoryKind, Placement, RequestId, SequenceId, Token};
 use crate::supervision::Gate;
 
 /// Tokens kept free for each running sequence when another is admitted, so that it can go on for a while.
@@ -22,10 +29,14 @@ pub enum Event {
         request: RequestId,
         /// Prompt and tokens emitted so far.
         tokens: Arc<[Token]>,
-        /// Arrival of the request; lower goes first.
-        rank: u64,
+        /// What its turn follows from.
+        standing: Standing,
+        /// What it was served before.
+        served: Served,
         /// Who may run beside it.
         company: Company,
+        /// Whose prefixes may serve it.
+        prefixes: Prefixes,
     },
     /// The session does not want it any more.
     Cancel(RequestId),
@@ -39,9 +50,18 @@ pub enum Event {
         sequence: SequenceId,
         /// Where its prefix lies.
         placement: Placement,
+        /// How many tokens that is.
+        cached: usize,
     },
     /// Answer to `Reserve`: every sequence is busy.
     NoSequence(RequestId),
+    /// The engine began with a request.
+    Started {
+        /// The request.
+        request: RequestId,
+        /// Tokens that need no prefill.
+        reused: usize,
+    },
     /// The engine ended a sequence.
     Ended {
         /// The request.
@@ -53,6 +73,8 @@ pub enum Event {
     },
     /// The engine is out of cells and nothing retained is left to evict.
     NoRoom,
+    /// A running request has computed what others wait for, see [`Policy::prefilled`].
+    Woken,
     /// Admit nobody, or go on.
     SetGate(Gate),
 }
@@ -87,12 +109,28 @@ pub enum Action {
         /// With this rank.
         rank: u64,
     },
+    /// Tell the kv-cache how many of the tokens of the request on a sequence have KV.
+    Computed {
+        /// The sequence.
+        sequence: SequenceId,
+        /// Its first so many tokens.
+        tokens: usize,
+    },
+    /// Give a running request another rank in the engine.
+    SetRank {
+        /// The request.
+        request: RequestId,
+        /// Its rank.
+        rank: u64,
+    },
     /// Stop it in the engine.
     CancelInEngine(RequestId),
     /// Give a reservation back unused.
     Abandon(SequenceId),
     /// Tell the kv-cache what lies in a sequence that is free now.
     Release {
+        /// The request that ran on it.
+        request: RequestId,
         /// The sequence.
         sequence: SequenceId,
         /// The tokens with KV.
@@ -114,8 +152,10 @@ pub struct Policy {
     limits: PolicyLimits,
     cache: Cache,
     gate: Gate,
-    queue: BTreeMap<(u64, RequestId), Arc<[Token]>>,
-    ranks: HashMap<RequestId, u64>,
+    queue: Queue,
+    sharing: Sharing,
+    /// Of those queued or running.
+    prefixes: HashMap<RequestId, Prefixes>,
     /// Those that run alone, queued or running.
     loners: HashSet<RequestId>,
     active: HashMap<RequestId, Active>,
@@ -142,7 +182,14 @@ enum Cache {
 #[derive(Debug)]
 struct Active {
     tokens: Vec<Token>,
-    rank: u64,
+    standing: Standing,
+    /// The best rank of those that wait for what it computes, if that is better than its own.
+    lead: Option<(i32, u64)>,
+    /// Its sequence, as soon as it runs.
+    sequence: Option<SequenceId>,
+    prefill: Prefill,
+    /// Tokens that its tenant was charged for when it was taken.
+    charge: u64,
     phase: Phase,
     stop: Stop,
 }
@@ -158,21 +205,31 @@ enum Phase {
 enum Stop {
     No,
     Cancelled,
-    /// For its cells; its session submits again.
-    Preempted,
+    /// Its session submits again.
+    Preempted(Kv),
     /// Submitted again while it ran.
-    Replaced(Arc<[Token]>),
+    Replaced(Arc<[Token]>, Served),
+}
+
+/// What becomes of the KV of a preempted request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kv {
+    /// Only its place is needed; the prefix stays as long as there is room for it.
+    Kept,
+    /// Its cells are needed.
+    Freed,
 }
 
 impl Policy {
     /// Nothing queued, nothing running.
-    pub fn new(limits: PolicyLimits) -> Self {
+    pub fn new(limits: PolicyLimits, memory: MemoryKind) -> Self {
         Self {
             limits,
             cache: Cache::Unknown,
             gate: Gate::Open,
-            queue: BTreeMap::new(),
-            ranks: HashMap::new(),
+            queue: Queue::default(),
+            sharing: Sharing::new(memory),
+            prefixes: HashMap::new(),
             loners: HashSet::new(),
             active: HashMap::new(),
             waiting_told: 0,
@@ -182,30 +239,38 @@ impl Policy {
     /// Takes an event in; the actions are to be carried out in order.
     pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::Submit { request, tokens, rank, company } => {
+            Event::Submit { request, tokens, standing, served, company, prefixes } => {
+                self.prefixes.insert(request, prefixes);
                 if company == Company::Nobody {
                     self.loners.insert(request);
                 }
-                self.submit(request, tokens, rank, actions);
+                self.submit(request, tokens, standing, served, actions);
             }
             Event::Cancel(request) => self.cancel(request, actions),
             Event::CacheReady => self.cache = Cache::Ready,
-            Event::Reserved { request, sequence, placement } => self.reserved(request, sequence, placement, actions),
+            Event::Reserved { request, sequence, placement, cached } => {
+                self.reserved(request, sequence, placement, actions);
+                self.placed(request, cached);
+            }
             Event::NoSequence(request) => self.no_sequence(request),
+            Event::Started { request, reused } => self.started(request, reused),
             Event::Ended { request, sequence, kv_tokens } => {
                 self.ended(request, sequence, kv_tokens, actions);
             }
             Event::NoRoom => self.preempt_for_cells(actions),
+            // The queue is looked at in any case.
+            Event::Woken => {}
             Event::SetGate(gate) => self.gate = gate,
         }
         self.fill_places(actions);
+        self.step_back(actions);
+        self.make_way(actions);
         self.tell_waiting(actions);
     }
 
     /// How many requests go before this one; `None` if it is not queued.
     pub fn position(&self, request: RequestId) -> Option<usize> {
-        let rank = *self.ranks.get(&request)?;
-        Some(self.queue.range(..(rank, request)).count())
+        self.queue.position(request)
     }
 
     /// Requests queued.
@@ -218,31 +283,32 @@ impl Policy {
         self.active.len()
     }
 
-    fn submit(&mut self, request: RequestId, tokens: Arc<[Token]>, rank: u64, actions: &mut Vec<Action>) {
+    fn submit(
+        &mut self,
+        request: RequestId,
+        tokens: Arc<[Token]>,
+        standing: Standing,
+        served: Served,
+        actions: &mut Vec<Action>,
+    ) {
         match self.active.get_mut(&request) {
             Some(active) => {
-                if active.phase == Phase::Running && !matches!(active.stop, Stop::Replaced(_)) {
+                if active.phase == Phase::Running && !matches!(active.stop, Stop::Replaced(..)) {
                     actions.push(Action::CancelInEngine(request));
                 }
-                active.stop = Stop::Replaced(tokens);
+                active.stop = Stop::Replaced(tokens, served);
             }
-            None => self.enqueue(request, tokens, rank),
+            None => {
+                self.sharing.forget(request);
+                self.queue.push(request, standing, tokens, served);
+            }
         }
-    }
-
-    fn enqueue(&mut self, request: RequestId, tokens: Arc<[Token]>, rank: u64) {
-        if let Some(older) = self.ranks.insert(request, rank) {
-            self.queue.remove(&(older, request));
-        }
-        self.queue.insert((rank, request), tokens);
-    }
-
-    fn dequeue(&mut self, request: RequestId) -> bool {
-        self.ranks.remove(&request).is_some_and(|rank| self.queue.remove(&(rank, request)).is_some())
     }
 
     fn cancel(&mut self, request: RequestId, actions: &mut Vec<Action>) {
-        if self.dequeue(request) {
+        if self.queue.remove(request).is_some() {
+            self.sharing.forget(request);
+            self.prefixes.remove(&request);
             self.loners.remove(&request);
             return actions.push(Action::Forget(request));
         }
@@ -258,7 +324,8 @@ impl Policy {
         let Some(active) = wanted else { return actions.push(Action::Abandon(sequence)) };
         if active.stop == Stop::No {
             active.phase = Phase::Running;
-            let rank = active.rank;
+            active.sequence = Some(sequence);
+            let rank = active.rank();
             return actions.push(Action::Admit { request, sequence, placement, rank });
         }
         actions.push(Action::Abandon(sequence));
@@ -268,20 +335,16 @@ impl Policy {
     /// Cannot happen while the running limit is below the number of sequences; the request waits for the next end.
     fn no_sequence(&mut self, request: RequestId) {
         self.cache = Cache::Full;
-        if let Some(active) = self.active.remove(&request) {
-            match active.stop {
-                Stop::Cancelled => {}
-                Stop::Replaced(tokens) => self.enqueue(request, tokens, active.rank),
-                Stop::No | Stop::Preempted => self.enqueue(request, active.tokens.into(), active.rank),
-            }
+        let Some(Active { tokens, standing, charge, stop, .. }) = self.active.remove(&request) else { return };
+        let _ = self.sharing.ends(request);
+        self.queue.refund(standing, charge);
+        let served = if charge > 0 { Served::Nothing } else { Served::Here };
+        match stop {
+            Stop::Cancelled => drop(self.prefixes.remove(&request)),
+            Stop::Replaced(tokens, served) => self.queue.push(request, standing, tokens, served),
+            Stop::No | Stop::Preempted(_) => self.queue.push(request, standing, tokens.into(), served),
         }
-    }
-
-    /// Notes new tokens; on the hot path, and never a reason to act.
-    pub fn emitted(&mut self, request: RequestId, tokens: &[Token]) {
-        if let Some(active) = self.active.get_mut(&request) {
-            active.tokens.extend_from_slice(tokens);
-        }
+        self.queue.leave(standing);
     }
 
     fn ended(&mut self, request: RequestId, sequence: SequenceId, kv_tokens: usize, actions: &mut Vec<Action>) {
@@ -291,51 +354,113 @@ impl Policy {
         let Some(active) = self.active.get_mut(&request) else { return };
         let mut tokens = std::mem::take(&mut active.tokens);
         tokens.truncate(kv_tokens);
-        if active.stop == Stop::Preempted {
+        if active.stop == Stop::Preempted(Kv::Freed) {
             actions.push(Action::Evict(sequence));
             tokens.clear();
         }
-        actions.push(Action::Release { sequence, tokens });
+        actions.push(Action::Release { request, sequence, tokens });
         self.finish(request, actions);
     }
 
     /// A request has left the running set.
     fn finish(&mut self, request: RequestId, actions: &mut Vec<Action>) {
-        let Some(active) = self.active.remove(&request) else { return };
-        match active.stop {
+        let Some(Active { standing, stop, .. }) = self.active.remove(&request) else { return };
+        // Whoever is woken is looked at when this event is through.
+        let _ = self.sharing.ends(request);
+        match stop {
             Stop::No | Stop::Cancelled => actions.push(Action::Forget(request)),
-            Stop::Preempted => actions.push(Action::Preempted(request)),
-            Stop::Replaced(tokens) => return self.enqueue(request, tokens, active.rank),
+            Stop::Preempted(_) => actions.push(Action::Preempted(request)),
+            Stop::Replaced(tokens, served) => {
+                self.queue.push(request, standing, tokens, served);
+                return self.queue.leave(standing);
+            }
         }
+        self.queue.leave(standing);
         // A preempted one says again who may run beside it.
         self.loners.remove(&request);
+        self.prefixes.remove(&request);
     }
 
-    /// The youngest makes room. A single request always fits: its length is bounded by the context.
+    /// The last in rank makes room. A single request always fits: its length is bounded by the context.
     fn preempt_for_cells(&mut self, actions: &mut Vec<Action>) {
-        let running = self.active.iter().filter(|(_, active)| active.phase == Phase::Running);
-        if running.clone().any(|(_, active)| active.stop != Stop::No) || running.clone().count() < 2 {
+        let running = || self.active.values().filter(|active| active.phase == Phase::Running);
+        if running().any(|active| active.stop != Stop::No) || running().count() < 2 {
             return;
         }
-        let youngest = running.max_by_key(|(request, active)| (active.rank, **request)).map(|(request, _)| *request);
-        if let Some(active) = youngest.and_then(|request| self.active.get_mut(&request)) {
-            active.stop = Stop::Preempted;
+        if let Some(last) = self.last_running() {
+            self.preempt(last, Kv::Freed, actions);
         }
-        actions.extend(youngest.map(Action::CancelInEngine));
+    }
+
+    /// Of those that run and are not about to end: the youngest of the worst class.
+    fn last_running(&self) -> Option<RequestId> {
+        let running = self.active.iter().filter(|(_, it)| it.phase == Phase::Running && it.stop == Stop::No);
+        running.max_by_key(|(request, active)| (active.rank(), **request)).map(|(request, _)| *request)
+    }
+
+    fn preempt(&mut self, request: RequestId, kv: Kv, actions: &mut Vec<Action>) {
+        if let Some(active) = self.active.get_mut(&request) {
+            active.stop = Stop::Preempted(kv);
+            actions.push(Action::CancelInEngine(request));
+        }
     }
 
     fn fill_places(&mut self, actions: &mut Vec<Action>) {
-        while self.cache == Cache::Ready && self.gate == Gate::Open && self.active.len() < self.limits.running {
-            let Some(((rank, request), tokens)) = self.queue.first_key_value() else { return };
-            let (rank, request, tokens) = (*rank, *request, tokens.clone());
-            if !self.fits(tokens.len()) || !self.accepts_company(request) {
+        while self.is_admitting() && self.active.len() < self.limits.running {
+            let Some(next) = self.next(actions) else { return };
+            if !self.fits(next.tokens.len()) || !self.accepts_company(next.request) {
                 return;
             }
-            self.dequeue(request);
-            let active = Active { tokens: tokens.to_vec(), rank, phase: Phase::Reserving, stop: Stop::No };
+            let Some(Queued { request, standing, tokens, charge }) = self.queue.take(next.request) else { return };
+            let wanted = self.wanted(request, &tokens);
+            self.sharing.begins(request, wanted);
+            let prefill = Prefill::new(tokens.len());
+            let active = Active {
+                tokens: tokens.to_vec(),
+                standing,
+                lead: None,
+                sequence: None,
+                prefill,
+                charge,
+                phase: Phase::Reserving,
+                stop: Stop::No,
+            };
             self.active.insert(request, active);
+            self.tell_computed(actions);
             actions.push(Action::Reserve { request, tokens });
         }
+    }
+
+    /// Whoever waits in a better class than somebody runs in does not wait for that one's end.
+    fn make_way(&mut self, actions: &mut Vec<Action>) {
+        while self.is_admitting()
+            && let Some(last) = self.last_running()
+            && let Some(kv) = self.is_in_the_way(last)
+        {
+            self.preempt(last, kv, actions);
+        }
+    }
+
+    /// Whether a better class waits for what this running request has, beyond what those leave that are about to end.
+    fn is_in_the_way(&self, request: RequestId) -> Option<Kv> {
+        let priority = self.active.get(&request)?.priority();
+        let next = self.queue.next(|request| !self.sharing.waits(request));
+        let next = next.filter(|next| next.standing.priority < priority)?;
+        if self.loners.contains(&next.request) {
+            // Preempting one would not do, and it is no reason to preempt all.
+            return None;
+        }
+        let staying = || self.active.values().filter(|active| active.stop == Stop::No);
+        let free = self.limits.running.saturating_sub(staying().count());
+        if self.loners.contains(&request) || self.better_than(priority) > free {
+            return Some(Kv::Kept);
+        }
+        let used: usize = staying().map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();
+        (used + next.tokens.len() + HEADROOM_TOKENS > self.limits.n_ctx).then_some(Kv::Freed)
+    }
+
+    fn is_admitting(&self) -> bool {
+        self.cache == Cache::Ready && self.gate == Gate::Open
     }
 
     /// A loner waits until nobody runs, and nobody joins it.

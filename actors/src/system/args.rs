@@ -27,8 +27,12 @@ pub struct SystemArgs {
     pub host: HostKind,
     /// Faults to inject, for tests and demonstrations; restarts are not counted then. Default: none.
     pub chaos: Option<ChaosOptions>,
-    /// Most requests in the system, running and queued. Default 1024.
+    /// Most requests in the system, running and queued; those of a priority better than 0 may go beyond it by a tenth, at
+    /// least by 1. Default 1024.
     pub max_queue: u32,
+    /// Most requests of one tenant in the system, [`TenantId::NOBODY`](crate::request::TenantId::NOBODY) apart. Default:
+    /// no bound but `max_queue`.
+    pub tenant_quota: Option<u32>,
     /// Most tokens in a step, decode and prefill together; at least 16 prompt tokens fit always. Default 256.
     pub step_tokens: u32,
     /// A request that has waited so long in the engine for its first prefill chunk goes before older ones, ms; 0: never.
@@ -38,6 +42,9 @@ pub struct SystemArgs {
     pub max_iterations: Option<u32>,
     /// Most KV memory of retained prefixes in bytes. Default: half of the context's cells.
     pub retained_bytes: Option<u64>,
+    /// Whether prefixes left by one tenant serve the requests of others: faster where all trust each other, and anybody
+    /// can tell by the time it takes whether another one has asked the same. Default false.
+    pub share_across_tenants: bool,
     /// How backend, kv-cache and scheduler are restarted. Default: 5 times in 60 s, then held for 60 s.
     pub engine_rules: Rules,
     /// How the root's children are restarted. Default: 5 times in 60 s, then the system ends.
@@ -53,10 +60,12 @@ impl SystemArgs {
             host: HostKind::Thread,
             chaos: None,
             max_queue: 1024,
+            tenant_quota: None,
             step_tokens: 256,
             prefill_wait_ms: 100,
             max_iterations: None,
             retained_bytes: None,
+            share_across_tenants: false,
             engine_rules: Rules {
                 strategy: Strategy::RestForOne,
                 when_exhausted: WhenExhausted::Hold { retry_after: HOLD },

@@ -1,8 +1,9 @@
 //! API keys.
 
+use cllm_actors::request::TenantId;
 use hyper::HeaderMap;
 
-use super::KeyRing;
+use super::{KeyRing, Tenant, tenants};
 
 fn ring<const N: usize>(keys: [&str; N]) -> KeyRing {
     KeyRing::of_hashes(keys.map(|key| *blake3::hash(key.as_bytes()).as_bytes()))
@@ -60,4 +61,25 @@ fn an_admin_key_opens_everything_and_other_keys_command_nothing() {
     let no_admins = ring(["alpha"]);
     assert_eq!(refused(&no_admins, &headers("x-api-key", "alpha")), (403, "admin_disabled"));
     assert_eq!(refused(&no_admins, &HeaderMap::new()), (401, "invalid_api_key"));
+}
+
+#[test]
+fn a_key_keeps_its_number_whatever_other_keys_there_are_and_shares_it_with_none() {
+    let id = |ring: &KeyRing, key: &str| ring.check(&headers("x-api-key", key)).unwrap().unwrap().id();
+    let (alone, several) = (ring(["beta"]), ring(["alpha", "beta", "gamma"]));
+    assert_eq!(id(&alone, "beta"), id(&several, "beta"));
+    assert_ne!(id(&several, "alpha"), id(&several, "beta"));
+    assert_ne!(id(&alone, "beta"), TenantId::NOBODY);
+
+    let alike = |last: u8| std::array::from_fn(|at| if at == 31 { last } else { 0 });
+    let numbers: Vec<_> = tenants(&[alike(2), alike(1), alike(2)]).iter().map(Tenant::id).collect();
+    assert_eq!(numbers, [TenantId(2), TenantId(1), TenantId(2)], "hashes that begin alike, with nobody's number");
+}
+
+#[test]
+fn a_key_has_the_priority_in_its_place_also_as_an_admins() {
+    let hash = |key: &str| *blake3::hash(key.as_bytes()).as_bytes();
+    let keys = ring(["alpha", "beta", "gamma"]).with_admins([hash("root"), hash("beta")]).with_priorities(&[7, -100]);
+    let priority = |key: &str| keys.check(&headers("x-api-key", key)).unwrap().unwrap().priority();
+    assert_eq!(["alpha", "beta", "gamma", "root"].map(priority), [7, -100, 0, 0]);
 }

@@ -70,6 +70,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             n_cached: reused,
             kv: Kv::Cells,
             used_at: self.step,
+            tenant: admit.tenant,
             run: Some(Run {
                 request: admit.request,
                 prompt_len,
@@ -104,7 +105,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     fn keep_in_place(&mut self, admit: &Admit, most: usize) -> usize {
         let slot = &self.slots[admit.sequence as usize];
-        let kept = self.usable(slot.cached(), &admit.tokens, most);
+        let kept = self.usable(slot, admit, most);
         if kept == 0 || !self.load(admit.sequence) {
             return 0;
         }
@@ -117,14 +118,15 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         if from == admit.sequence {
             return 0;
         }
-        let kept = self.usable(source.cached(), &admit.tokens, most);
+        let kept = self.usable(source, admit, most);
         self.empty(admit.sequence);
         if kept > 0 && self.load(from) && self.model.copy(from, admit.sequence, kept as u32) { kept } else { 0 }
     }
 
-    /// How much of `cached` may serve `wanted` under the rules of the model's memory.
-    fn usable(&self, cached: &[Token], wanted: &[Token], most: usize) -> usize {
-        let kept = common_prefix(cached, wanted).min(most);
+    /// How much of a slot's KV may serve a request: under the rules of the model's memory, and none of another tenant's.
+    fn usable(&self, slot: &Slot, admit: &Admit, most: usize) -> usize {
+        let cached = slot.cached();
+        let kept = if slot.tenant == admit.tenant { common_prefix(cached, &admit.tokens).min(most) } else { 0 };
         match self.model.info().memory {
             MemoryKind::Attention => kept,
             // A state is one point in time: all of it or nothing.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::engine::protocol::{EndReason, RequestId, Token};
 use crate::engine::sampler::Sampler;
+use crate::request::TenantId;
 
 /// A sequence of the context.
 #[derive(Default)]
@@ -16,6 +17,8 @@ pub(crate) struct Slot {
     pub(crate) kv: Kv,
     /// The step at which it was last run on or copied from.
     pub(crate) used_at: u64,
+    /// Whose tokens they are.
+    pub(crate) tenant: TenantId,
     /// The request, if one runs.
     pub(crate) run: Option<Run>,
 }

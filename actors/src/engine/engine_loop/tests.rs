@@ -11,8 +11,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::fake::{self, FakeModel};
 use crate::engine::progress::Progress;
-use crate::engine::protocol::{Admit, Placement, Token};
+use crate::engine::protocol::{Admit, MemoryKind, Placement, Token};
 use crate::engine::spec::FakeSpec;
+use crate::priority;
+use crate::request::TenantId;
 use crate::sampling::SamplingParams;
 
 type Events = Rc<RefCell<Vec<EngineEvent>>>;
@@ -95,6 +97,7 @@ fn admit(request: RequestId, sequence: SequenceId, tokens: Vec<Token>, max_new_t
         epoch: 1,
         request,
         sequence,
+        tenant: TenantId::NOBODY,
         placement: Placement::Fresh,
         prompt_len: tokens.len() as u32,
         tokens,
@@ -142,6 +145,34 @@ fn a_step_never_exceeds_its_token_budget() {
         _ => None,
     });
     assert_eq!(sizes.max(), Some(64));
+}
+
+#[test]
+fn patience_puts_no_prompt_before_one_of_a_better_class() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(EngineCommand::SetLimits(Limits { step_tokens: 16, prefill_wait_ms: 1, waiting: Waiting::Nobody }));
+    let mut admit_of_class = |request: RequestId, priority: i32| {
+        let admit = admit(request, request as u32, prompt(request, 16), 1);
+        let rank = priority::rank(priority, 100 - request);
+        engine.apply(EngineCommand::Admit(Box::new(Admit { rank, ..admit })));
+    };
+    admit_of_class(1, 5);
+    let waits_since = Instant::now();
+    while waits_since.elapsed() < Duration::from_millis(3) {
+        std::hint::spin_loop();
+    }
+    admit_of_class(2, 0);
+    admit_of_class(3, 0);
+    engine.run_dry();
+    let order: Vec<_> = engine.events.borrow().iter().filter_map(ended).collect();
+    assert_eq!(order, [3, 2, 1]);
+}
+
+fn ended(event: &EngineEvent) -> Option<RequestId> {
+    match event {
+        EngineEvent::Ended(ended) => Some(ended.request),
+        _ => None,
+    }
 }
 
 #[test]
@@ -209,11 +240,11 @@ fn reset_ends_silently_keeps_kv_and_ignores_the_old_epoch() {
     engine.apply(EngineCommand::Reset { epoch: 1 });
     assert!(!engine.inner.has_work());
     assert!(engine.outcome().ended.is_empty());
-    let mut kept = tokens.clone();
-    kept.extend(fake::continuation(&engine.spec, &tokens, 2));
+    let kept = [tokens.clone(), fake::continuation(&engine.spec, &tokens, 2)].concat();
+    let held = Held { sequence: 4, tenant: TenantId::NOBODY, tokens: kept };
     let inventories: Vec<EngineEvent> =
         engine.events.borrow().iter().filter(|event| matches!(event, EngineEvent::Inventory { .. })).cloned().collect();
-    assert_eq!(inventories.last(), Some(&EngineEvent::Inventory { epoch: 2, sequences: vec![(4, kept)] }));
+    assert_eq!(inventories.last(), Some(&EngineEvent::Inventory { epoch: 2, sequences: vec![held] }));
 }
 
 #[test]
@@ -309,6 +340,67 @@ fn requests_that_break_the_protocol_are_refused_and_disturb_nobody() {
     assert_eq!(outcome.tokens[&1], fake::continuation(&engine.spec, &tokens, 20));
 }
 
+#[test]
+fn a_running_recurrent_state_is_copied_only_at_its_present_length() {
+    let mut engine = Engine::new(FakeSpec { memory: MemoryKind::Recurrent, ..FakeSpec::default() });
+    let tokens = prompt(1, 20);
+    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, tokens.clone(), 30))));
+    (0..3).for_each(|_| engine.step());
+    // Prompt and two tokens are in the state; the third has been drawn.
+    let emitted = engine.outcome().tokens[&1].clone();
+    let present = [tokens.clone(), emitted].concat();
+    for (request, sequence, advised) in [(2, 1, 20), (3, 2, 21), (4, 3, 22)] {
+        let placement = Placement::Copy { from: 0, tokens: advised };
+        let admit = Admit { placement, ..admit(request, sequence, present.clone(), 10) };
+        engine.apply(EngineCommand::Admit(Box::new(admit)));
+    }
+    engine.run_dry();
+    let outcome = engine.outcome();
+    assert_eq!((2..5).map(|request| outcome.reused[&request]).collect::<Vec<_>>(), [0, 0, 22]);
+    for request in 2..5 {
+        assert_eq!(outcome.tokens[&request], fake::continuation(&engine.spec, &present, 10));
+    }
+}
+
+#[test]
+fn no_sequence_serves_another_tenant_whatever_the_advice() {
+    let mut engine = Engine::new(FakeSpec::default());
+    let tokens = prompt(1, 50);
+    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, tokens.clone(), 5))));
+    engine.run_dry();
+    let advice = [(2, 1, Placement::Copy { from: 0, tokens: 50 }), (3, 0, Placement::InPlace)];
+    for (request, sequence, placement) in advice {
+        let admit = Admit { placement, tenant: TenantId(9), ..admit(request, sequence, tokens.clone(), 5) };
+        engine.apply(EngineCommand::Admit(Box::new(admit)));
+        engine.run_dry();
+    }
+    let outcome = engine.outcome();
+    assert_eq!((outcome.reused[&2], outcome.reused[&3]), (0, 0));
+    assert_eq!(outcome.tokens[&3], fake::continuation(&engine.spec, &tokens, 5));
+}
+
+#[test]
+fn a_reset_tells_whose_the_tokens_are() {
+    let mut engine = Engine::new(FakeSpec::default());
+    let admit = Admit { tenant: TenantId(9), ..admit(1, 3, prompt(1, 50), 1) };
+    engine.apply(EngineCommand::Admit(Box::new(admit)));
+    engine.run_dry();
+    engine.apply(EngineCommand::Reset { epoch: 2 });
+    let held = Held { sequence: 3, tenant: TenantId(9), tokens: prompt(1, 50) };
+    assert!(engine.events.borrow().contains(&EngineEvent::Inventory { epoch: 2, sequences: vec![held] }));
+}
+
+#[test]
+fn a_sequence_with_a_better_rank_is_prefilled_before_older_ones() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(limits(32));
+    engine.apply(EngineCommand::Admit(Box::new(admit(5, 0, prompt(1, 200), 1))));
+    engine.apply(EngineCommand::Admit(Box::new(admit(6, 1, prompt(2, 30), 1))));
+    engine.apply(EngineCommand::SetRank { epoch: 1, request: 6, rank: 4 });
+    engine.step();
+    assert_eq!(engine.outcome().tokens[&6].len(), 1);
+}
+
 #[derive(Debug, Clone)]
 enum Action {
     Admit { sequence: u32, seed: u64, length: usize, count: u32, in_place: bool },
@@ -335,8 +427,10 @@ proptest! {
         actions in prop::collection::vec(action(), 1..80),
         n_ctx in 70u32..300,
         parked_limit in 0u32..120,
+        memory in prop_oneof![Just(MemoryKind::Attention), Just(MemoryKind::Recurrent), Just(MemoryKind::None)],
     ) {
-        let mut engine = Engine::new(FakeSpec { n_ctx, running: 4, retained: 2, parked_limit, ..FakeSpec::default() });
+        let spec = FakeSpec { n_ctx, running: 4, retained: 2, parked_limit, memory, ..FakeSpec::default() };
+        let mut engine = Engine::new(spec);
         engine.apply(limits(16));
         let mut admitted: Vec<(RequestId, Vec<Token>, u32)> = Vec::new();
         for action in actions {

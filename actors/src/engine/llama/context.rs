@@ -187,8 +187,7 @@ impl Context {
         let size = unsafe { sys::llama_state_seq_get_size_ext(self.ctx.as_ptr(), id, 0) };
         let mut bytes = vec![0; size];
         // SAFETY: as above; `bytes` has the `size` bytes that llama.cpp may write, and it writes no more.
-        let written =
-            unsafe { sys::llama_state_seq_get_data_ext(self.ctx.as_ptr(), bytes.as_mut_ptr(), size, id, 0) };
+        let written = unsafe { sys::llama_state_seq_get_data_ext(self.ctx.as_ptr(), bytes.as_mut_ptr(), size, id, 0) };
         (size > 0 && written == size).then_some(bytes)
     }
 
