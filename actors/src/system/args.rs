@@ -11,6 +11,7 @@ use crate::engine::host::HostKind;
 use crate::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use crate::error::GenerateError;
 use crate::names;
+use crate::response_cache::CacheOptions;
 use crate::supervision::{Rules, Strategy, WhenExhausted};
 
 /// How long an engine that failed too often is left down.
@@ -38,6 +39,8 @@ pub struct SystemArgs {
     pub max_iterations: Option<u32>,
     /// Most KV memory of retained prefixes in bytes. Default: half of the context's cells.
     pub retained_bytes: Option<u64>,
+    /// Answers kept for equal requests; `None`: there is no response cache. Default: [`CacheOptions::default`].
+    pub response_cache: Option<CacheOptions>,
     /// How backend, kv-cache and scheduler are restarted. Default: 5 times in 60 s, then held for 60 s.
     pub engine_rules: Rules,
     /// How the root's children are restarted. Default: 5 times in 60 s, then the system ends.
@@ -57,6 +60,7 @@ impl SystemArgs {
             prefill_wait_ms: 100,
             max_iterations: None,
             retained_bytes: None,
+            response_cache: Some(CacheOptions::default()),
             engine_rules: Rules {
                 strategy: Strategy::RestForOne,
                 when_exhausted: WhenExhausted::Hold { retry_after: HOLD },
@@ -127,6 +131,13 @@ impl SystemBuilder {
     #[must_use]
     pub fn max_queue(mut self, requests: u32) -> Self {
         self.args.max_queue = requests;
+        self
+    }
+
+    /// Answers kept for equal requests; `None`: none, and equal requests in flight are computed one by one.
+    #[must_use]
+    pub fn response_cache(mut self, options: Option<CacheOptions>) -> Self {
+        self.args.response_cache = options;
         self
     }
 
