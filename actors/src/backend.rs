@@ -173,7 +173,7 @@ impl Backend {
             shown.set(board::PID, pid.into());
         }
         shown.set(board::N_CTX, info.n_ctx.into());
-        start::publish_model(&args.wiring, *info)?;
+        start::publish_model(&args, *info)?;
         Ok(BackendState {
             wiring: args.wiring,
             scheduler: None,

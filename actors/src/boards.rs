@@ -13,6 +13,8 @@ pub struct Boards {
     pub kv_cache: Arc<Board>,
     /// See [`backend`].
     pub backend: Arc<Board>,
+    /// See [`response_cache`].
+    pub response_cache: Arc<Board>,
     /// See [`sessions`].
     pub sessions: Arc<Board>,
 }
@@ -24,6 +26,7 @@ impl Default for Boards {
             scheduler: board(scheduler::FIELDS),
             kv_cache: board(kv_cache::FIELDS),
             backend: board(backend::FIELDS),
+            response_cache: board(response_cache::FIELDS),
             sessions: board(sessions::FIELDS),
         }
     }
@@ -113,6 +116,36 @@ pub mod backend {
     ];
 }
 
+/// Places of the response cache's board. The counters are those of all incarnations.
+pub mod response_cache {
+    use super::Field;
+
+    /// Answers kept.
+    pub const ENTRIES: usize = 0;
+    /// Memory they take, bytes.
+    pub const BYTES: usize = 1;
+    /// Answers that are being computed and can be followed.
+    pub const IN_FLIGHT: usize = 2;
+    /// Requests whose answer was there.
+    pub const HITS: usize = 3;
+    /// Requests that had to compute it.
+    pub const MISSES: usize = 4;
+    /// Requests that follow another one.
+    pub const COALESCED: usize = 5;
+    /// Answers forgotten for lack of room.
+    pub const EVICTIONS: usize = 6;
+
+    pub(super) const FIELDS: &[Field] = &[
+        Field::Number("entries"),
+        Field::Number("bytes"),
+        Field::Number("in_flight"),
+        Field::Number("hits"),
+        Field::Number("misses"),
+        Field::Number("coalesced"),
+        Field::Number("evictions"),
+    ];
+}
+
 /// Places of the board of the sessions' supervisor.
 pub mod sessions {
     use super::Field;
@@ -137,6 +170,8 @@ pub mod session {
     pub const RUNNING: u64 = 2;
     /// The last event waits to be taken.
     pub const OVER: u64 = 3;
+    /// The answer is another request's, given again or followed.
+    pub const FOLLOWING: u64 = 4;
     /// Tokens of the prompt.
     pub const PROMPT_TOKENS: usize = 1;
     /// Tokens received.
@@ -145,7 +180,7 @@ pub mod session {
     pub const RESUMED: usize = 3;
 
     const FIELDS: &[Field] = &[
-        Field::Word("phase", &["tokenizing", "submitted", "running", "over"]),
+        Field::Word("phase", &["tokenizing", "submitted", "running", "over", "following"]),
         Field::Number("prompt_tokens"),
         Field::Number("emitted_tokens"),
         Field::Number("resumed"),

@@ -2,7 +2,7 @@
 //!
 //! Reading order:
 //! [`request`] and [`sampling`] say what can be asked for, [`system`] is the handle through which it is asked;
-//! [`session`], [`scheduler`], [`kv_cache`] and [`backend`] are the actors that answer, one file each;
+//! [`session`], [`response_cache`], [`scheduler`], [`kv_cache`] and [`backend`] are the actors that answer, one file each;
 //! [`supervision`] restarts them, [`inspector`] shows what they do; [`engine`] is the blocking side that computes; [`prompt`] and [`text`] turn
 //! messages into prompts and tokens into text.
 //!
@@ -22,6 +22,7 @@ pub mod priority;
 pub mod prompt;
 pub mod quarantine;
 pub mod request;
+pub mod response_cache;
 pub mod sampling;
 pub mod scheduler;
 pub mod session;

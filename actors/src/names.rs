@@ -10,6 +10,8 @@ pub const BACKEND: &str = "backend-0";
 pub const KV_CACHE: &str = "kv-cache-0";
 /// Who runs next.
 pub const SCHEDULER: &str = "scheduler-0";
+/// Keeper of finished answers.
+pub const RESPONSE_CACHE: &str = "response-cache";
 /// Supervisor of the sessions.
 pub const SESSIONS: &str = "sessions";
 /// Injects faults when asked to.

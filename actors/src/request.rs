@@ -35,6 +35,8 @@ pub struct GenerateRequest {
     pub arrived_at: Instant,
     /// How long it may take.
     pub deadlines: Deadlines,
+    /// What the response cache may do for it.
+    pub cache: CacheMode,
 }
 
 /// Most stop texts of one request.
@@ -58,6 +60,7 @@ impl GenerateRequest {
             prompt_logprobs: None,
             arrived_at: Instant::now(),
             deadlines: Deadlines::default(),
+            cache: CacheMode::default(),
         }
     }
 
@@ -111,6 +114,41 @@ impl Default for Deadlines {
     }
 }
 
+/// What the response cache may do for a request. It acts only where the answer is determined: at temperature 0, or with a
+/// seed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CacheMode {
+    /// The answer may be an earlier one, or that of an equal request in flight, and is kept for later ones.
+    #[default]
+    Use,
+    /// The answer is computed for this request, and kept.
+    Refresh,
+    /// The answer is computed for this request, and not kept.
+    Bypass,
+}
+
+/// Where an answer comes from, in the order of what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CacheOutcome {
+    /// It was kept.
+    Hit,
+    /// It is computed for an equal request that came first.
+    Coalesced,
+    /// It is computed for this request.
+    Miss,
+}
+
+impl CacheOutcome {
+    /// `hit`, `coalesced` or `miss`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Coalesced => "coalesced",
+            Self::Miss => "miss",
+        }
+    }
+}
+
 /// What a generation reports, in this order: `Queued`* `Started` `Prompt`? `Delta`* then `Finished` or `Failed`.
 #[derive(Debug, Clone)]
 pub enum GenerationEvent {
@@ -123,6 +161,8 @@ pub enum GenerationEvent {
     Started {
         /// Its length.
         prompt_tokens: u32,
+        /// Where the answer comes from; `None`: the response cache has nothing to do with it.
+        cache: Option<CacheOutcome>,
     },
     /// The prompt's tokens with their log-probabilities; only when asked for.
     Prompt(Vec<TokenLogprob>),
@@ -174,7 +214,7 @@ pub enum FinishReason {
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
-    /// Of these, found in the KV cache.
+    /// Of these, not computed for this request: found in the KV cache, or all of them if the whole answer was another's.
     pub cached_tokens: u32,
     /// Generated tokens, up to and including the one that ended the text.
     pub completion_tokens: u32,

@@ -3,7 +3,8 @@
 //! Spawned by the system handle under the supervisor `sessions`, one for each sequence, never restarted. It holds the
 //! prompt, every token received, the caller's stream, the stop texts, the deadlines and the admission permit;
 //! everything else in the system is soft state. When scheduler, kv-cache or backend were restarted, or the request was
-//! preempted, it submits `prompt + emitted` again and takes token `i` only if it has `i` tokens. When it dies its one
+//! preempted, it submits `prompt + emitted` again and takes token `i` only if it has `i` tokens. What it computes, equal
+//! requests may follow, and it may follow one of them; that is in [`shared`]. When it dies its one
 //! request ends: a guard cancels it at the scheduler, and the stream ends with an error. It stops itself after its last
 //! event is delivered.
 
@@ -11,6 +12,7 @@ pub mod answer;
 mod lease;
 pub mod outbox;
 pub mod protocol;
+pub mod shared;
 mod shown;
 mod watch;
 
@@ -23,7 +25,9 @@ use tokio::sync::mpsc;
 use self::answer::Answer;
 use self::lease::Lease;
 use self::outbox::Outbox;
+use self::protocol::Shared;
 pub use self::protocol::{Deadline, SessionArgs, SessionMsg, SessionRef};
+use self::shared::Sharing;
 use self::shown::Shown;
 use self::watch::Watch;
 use crate::admission::Permit;
@@ -32,6 +36,7 @@ use crate::engine::protocol::{AddSpecial, EndReason, Epoch, RequestId, SequenceO
 use crate::engine::vocabulary_thread::plain_text;
 use crate::error::GenerateError;
 use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
+use crate::response_cache::key::LaidOut;
 use crate::sampling::SamplingParams;
 use crate::scheduler::{SchedulerMsg, Submission};
 use crate::supervision::mailbox;
@@ -55,6 +60,8 @@ pub struct SessionState {
     max_tokens: u32,
     answer: Answer,
     outbox: Outbox,
+    /// Who else asks for the same, and what it says.
+    sharing: Sharing,
     shown: Shown,
     /// Cancels at the scheduler when the state is dropped, however that comes about.
     lease: Lease,
@@ -67,9 +74,13 @@ pub struct SessionState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// The response cache has not answered yet.
+    Asking,
     Tokenizing,
     /// Queued or running under the scheduler of this epoch; `None`: nobody took the submission yet.
     Submitted(Option<Epoch>),
+    /// Nothing is computed for it: the answer is another request's.
+    Following,
     /// The last event waits for room in the caller's channel.
     Over,
 }
@@ -93,9 +104,9 @@ impl Session {
     ) -> Result<(), ActorProcessingErr> {
         let _handling = mailbox::handling();
         if let Err(error) = state.on_message(&myself, message) {
-            state.end(GenerationEvent::Failed(error));
+            state.fail(error);
         }
-        if state.outbox.is_done() {
+        if state.phase == Phase::Over && state.outbox.is_done() {
             myself.stop(None);
         }
         Ok(())
@@ -127,6 +138,7 @@ impl SessionState {
             prompt: Vec::new(),
             max_tokens: 0,
             answer: Answer::new(&args.request),
+            sharing: Sharing::new(&args.request),
             shown: Shown::new(args.row, args.wiring.clone(), myself.get_cell()),
             outbox: Outbox::new(args.receiver, myself),
             lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
@@ -140,9 +152,13 @@ impl SessionState {
 
     fn on_message(&mut self, myself: &SessionRef, message: SessionMsg) -> Result<(), GenerateError> {
         match message {
-            SessionMsg::RoomInChannel(room) => self.on_room(room),
+            SessionMsg::RoomInChannel(room) => self.on_room(room).and_then(|()| self.give()),
             _ if self.phase == Phase::Over => Ok(()),
             SessionMsg::Begin => self.tokenize(myself),
+            SessionMsg::CacheAnswered(verdict) => self.on_cache_answered(myself, verdict),
+            SessionMsg::Follow(ticket) => self.on_follow(ticket),
+            SessionMsg::FollowerGone { request } => self.on_follower_gone(request),
+            SessionMsg::Shared(shared) => self.on_shared(myself, shared),
             SessionMsg::Tokenized { result } => self.on_tokenized(myself, result),
             SessionMsg::Queued { position } => self.on_queued(position),
             SessionMsg::Started { epoch, reused } => self.on_started(epoch, reused),
@@ -157,18 +173,31 @@ impl SessionState {
         }
     }
 
-    /// Asks for the prompt's tokens; asked again after a restart if the answer never came.
+    /// Lays the prompt out and goes on with it, unless the response cache is asked first. Called again after a restart if
+    /// the tokens never came.
     fn tokenize(&mut self, myself: &SessionRef) -> Result<(), GenerateError> {
         let model = self.wiring.loaded().ok_or(GenerateError::ModelLoading)?;
         answer::check(&self.request, &model.info)?;
         self.model = Some(model.clone());
-        let parts = match &self.request.prompt {
-            Prompt::Tokens(tokens) => return self.begin_with(myself, tokens.clone()),
-            Prompt::Text(text) => plain_text(text.clone()),
-            Prompt::Chat(chat) => model.template.render(chat).map_err(|error| answer::template_error(&error))?,
+        let prompt = match &self.request.prompt {
+            Prompt::Tokens(tokens) => LaidOut::Tokens(tokens.clone()),
+            Prompt::Text(text) => LaidOut::Parts(plain_text(text.clone())),
+            Prompt::Chat(chat) => {
+                LaidOut::Parts(model.template.render(chat).map_err(|error| answer::template_error(&error))?)
+            }
         };
-        self.ask_for_tokens(myself, parts);
-        Ok(())
+        self.share(myself, prompt, &model)
+    }
+
+    /// Asks for the prompt's tokens, if they are not there.
+    fn prepare(&mut self, myself: &SessionRef, prompt: LaidOut) -> Result<(), GenerateError> {
+        match prompt {
+            LaidOut::Tokens(tokens) => self.begin_with(myself, tokens),
+            LaidOut::Parts(parts) => {
+                self.ask_for_tokens(myself, parts);
+                Ok(())
+            }
+        }
     }
 
     fn ask_for_tokens(&self, myself: &SessionRef, parts: Vec<TextPart>) {
@@ -192,14 +221,21 @@ impl SessionState {
     }
 
     fn begin_with(&mut self, myself: &SessionRef, tokens: Vec<Token>) -> Result<(), GenerateError> {
+        self.take_prompt(tokens)?;
+        self.brief_followers();
+        self.submit(myself)
+    }
+
+    /// The prompt is known, whoever computes what follows.
+    fn take_prompt(&mut self, tokens: Vec<Token>) -> Result<(), GenerateError> {
         let model = self.model.clone().ok_or(GenerateError::ModelLoading)?;
         let room = answer::room_for(&tokens, &self.request, &model.info)?;
         self.max_tokens = self.request.max_tokens.unwrap_or(room).min(room).min(self.max_iterations.unwrap_or(room));
         self.answer.prompt_len = tokens.len() as u32;
         self.shown.prompt(self.answer.prompt_len);
         self.prompt = tokens;
-        self.outbox.send(GenerationEvent::Started { prompt_tokens: self.answer.prompt_len })?;
-        self.submit(myself)
+        let cache = self.sharing.outcome();
+        self.outbox.send(GenerationEvent::Started { prompt_tokens: self.answer.prompt_len, cache })
     }
 
     /// Hands the request to the scheduler, with everything received so far. Finishes instead if nothing is missing but
@@ -249,12 +285,14 @@ impl SessionState {
         if self.answer.started_at.is_some() {
             return Ok(());
         }
+        self.sharing.tell(|| Shared::Queued { position });
         self.outbox.send(GenerationEvent::Queued { position })
     }
 
     fn on_started(&mut self, epoch: Epoch, reused: u32) -> Result<(), GenerateError> {
         if self.phase == Phase::Submitted(Some(epoch)) {
             self.answer.on_started(reused);
+            self.sharing.tell(|| Shared::Running);
             self.shown.running();
         }
         Ok(())
@@ -265,6 +303,7 @@ impl SessionState {
             return Ok(());
         }
         if let Some(prompt) = self.answer.take_prompt_logprobs(output.prompt_logprobs) {
+            self.sharing.pass_on_prompt(&prompt);
             self.outbox.send(GenerationEvent::Prompt(prompt))?;
         }
         let before = self.answer.last_token_at;
@@ -276,6 +315,7 @@ impl SessionState {
                 token.logprobs = None;
             }
             if index as usize == self.answer.emitted.len() && stopped.is_none() {
+                self.sharing.pass_on(&token);
                 stopped = self.answer.take_token(token, &mut delta);
             }
         }
@@ -316,9 +356,10 @@ impl SessionState {
             Phase::Submitted(_) => {
                 self.lease.unless_guilty(self.phase)?;
                 self.answer.on_resumed();
+                self.sharing.tell(|| Shared::Resumed);
                 self.submit(myself)
             }
-            Phase::Over => Ok(()),
+            Phase::Asking | Phase::Following | Phase::Over => Ok(()),
         }
     }
 
@@ -361,6 +402,7 @@ impl SessionState {
         if !rest.is_empty() {
             self.outbox.send(GenerationEvent::Delta(rest))?;
         }
+        self.share_end(&reason);
         let timings = self.timings();
         let usage = self.usage();
         self.end(GenerationEvent::Finished(Finished { reason, usage, timings, resumed: self.answer.resumed }));
@@ -374,7 +416,9 @@ impl SessionState {
         let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request_id });
         if let GenerationEvent::Failed(error) = &event {
             tracing::debug!(request = self.request_id, trace_id = %self.request.trace_id, %error, "generation failed");
+            self.sharing.tell(|| Shared::Failed(error.clone()));
         }
+        self.part();
         if self.outbox.is_clear() {
             self.permit = None;
         }

@@ -46,7 +46,7 @@ use crate::inspector::InspectorArgs;
 use crate::inspector::log::EventLog;
 use crate::names;
 use crate::prompt::ChatPrompt;
-use crate::request::{GenerateRequest, GenerationEvent};
+use crate::request::{CacheMode, GenerateRequest, GenerationEvent};
 use crate::session::outbox::{CHANNEL_EVENTS, Receiver};
 use crate::session::{Session, SessionArgs, answer};
 use crate::supervision::supervisor::SupervisorMsg;
@@ -249,10 +249,13 @@ impl System {
     async fn spawn_session(
         &self,
         permit: Permit,
-        request: GenerateRequest,
+        mut request: GenerateRequest,
         receiver: Receiver,
     ) -> Result<(), GenerateError> {
         let inner = &self.inner;
+        if inner.args.response_cache.is_none() {
+            request.cache = CacheMode::Bypass;
+        }
         let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
         let arrived_at = request.arrived_at;
         let supervisor = self.sessions_supervisor().await?;

@@ -11,6 +11,8 @@ use crate::kv_cache::KvCacheMsg;
 use crate::meters::Meters;
 use crate::prompt::ChatTemplate;
 use crate::quarantine::Quarantine;
+use crate::response_cache::ResponseCacheMsg;
+use crate::response_cache::key::ModelIdentity;
 use crate::scheduler::SchedulerMsg;
 use crate::supervision::{ActorRegistry, Addr};
 use crate::system::Status;
@@ -24,6 +26,8 @@ pub struct Wiring {
     pub kv_cache: Addr<KvCacheMsg>,
     /// Who runs next.
     pub scheduler: Addr<SchedulerMsg>,
+    /// Finished answers; nobody if there is no response cache.
+    pub response_cache: Addr<ResponseCacheMsg>,
     /// The model, once loaded.
     pub model: watch::Sender<Option<Arc<LoadedModel>>>,
     /// What the system can do.
@@ -47,6 +51,8 @@ pub struct LoadedModel {
     pub info: Arc<ModelInfo>,
     /// Lays conversations out.
     pub template: ChatTemplate,
+    /// Tells it from others.
+    pub identity: ModelIdentity,
 }
 
 impl Wiring {
@@ -56,6 +62,7 @@ impl Wiring {
             backend: Addr::new(),
             kv_cache: Addr::new(),
             scheduler: Addr::new(),
+            response_cache: Addr::new(),
             model: watch::Sender::new(None),
             status: watch::Sender::new(Status::Loading { progress: 0.0 }),
             quarantine: Quarantine::default(),

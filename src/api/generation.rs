@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use cllm_actors::admission::Claim;
-use cllm_actors::request::TenantId;
+use cllm_actors::request::{CacheMode, TenantId};
 use cllm_actors::system::Generation;
 use cllm_actors::{GenerateError, Prompt, SamplingParams};
 use futures_util::future;
+use hyper::HeaderMap;
+use hyper::header::CACHE_CONTROL;
 use serde_json::Value;
 use warp::Reply;
 use warp::reply::Response;
@@ -104,12 +106,14 @@ impl Api {
             tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
         }
         let system = &self.app.system;
+        let cache = cache_mode(&call.headers);
         let tenant = call.tenant.as_ref().map_or(TenantId::NOBODY, Tenant::id);
         let (priority, count) = (plan.shared.class.priority, plan.requests.len() as u32);
         let permits = system.admit(Claim { tenant, priority, count })?;
         let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
             request.trace_id = Arc::clone(&call.request_id);
             request.arrived_at = call.arrived;
+            request.cache = cache;
             request.tenant = tenant;
             system.generate_with(permit, request)
         });
@@ -143,6 +147,7 @@ pub(super) async fn whole(
     let outcomes = sequences.collect().await?;
     let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), choices);
     log.generated(bill.usage(), bill.slowest());
+    log.cached(outcomes.iter().filter_map(|outcome| outcome.cache).max());
     Ok(outcomes)
 }
 
@@ -152,6 +157,18 @@ pub(super) fn check_model(settings: &HttpSettings, name: Option<&str>) -> Result
         Some(name) if !name.is_empty() && !settings.serves_model(name) => Err(ApiError::unknown_model(name)),
         _ => Ok(()),
     }
+}
+
+/// What the client lets the response cache do: `Cache-Control` as in a request to any cache (RFC 9111, 5.2.1), as far as
+/// it says `no-cache` or `no-store`.
+fn cache_mode(headers: &HeaderMap) -> CacheMode {
+    let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let directives = values.flat_map(|value| value.split(',')).map(str::trim);
+    directives.fold(CacheMode::Use, |mode, directive| match mode {
+        _ if directive.eq_ignore_ascii_case("no-store") => CacheMode::Bypass,
+        CacheMode::Use if directive.eq_ignore_ascii_case("no-cache") => CacheMode::Refresh,
+        mode => mode,
+    })
 }
 
 /// A prompt that does not fit is the fault of the field it came in.

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use cllm_actors::engine::protocol::TokenLogprob;
-use cllm_actors::request::Finished;
+use cllm_actors::request::{CacheOutcome, Finished};
 use cllm_actors::{GenerateError, GenerationEvent};
 use futures_util::stream::SelectAll;
 use futures_util::{Stream, StreamExt};
@@ -33,6 +33,8 @@ pub(crate) struct Outcome {
     pub(crate) prompt_logprobs: Vec<TokenLogprob>,
     /// How it ended.
     pub(crate) finished: Finished,
+    /// Where it comes from; `None`: the response cache has nothing to do with it.
+    pub(crate) cache: Option<CacheOutcome>,
 }
 
 impl<E: Stream<Item = GenerationEvent> + Unpin> Sequences<E> {
@@ -105,12 +107,14 @@ struct Draft {
     logprobs: Vec<TokenLogprob>,
     prompt_logprobs: Vec<TokenLogprob>,
     finished: Option<Finished>,
+    cache: Option<CacheOutcome>,
 }
 
 impl Draft {
     fn add(&mut self, event: GenerationEvent) -> Result<(), GenerateError> {
         match event {
-            GenerationEvent::Queued { .. } | GenerationEvent::Started { .. } => {}
+            GenerationEvent::Queued { .. } => {}
+            GenerationEvent::Started { cache, .. } => self.cache = cache,
             GenerationEvent::Prompt(logprobs) => self.prompt_logprobs.extend(logprobs),
             GenerationEvent::Delta(delta) => {
                 self.text.push_str(&delta.text);
@@ -123,8 +127,8 @@ impl Draft {
     }
 
     fn outcome(self) -> Result<Outcome, GenerateError> {
-        let Self { text, logprobs, prompt_logprobs, finished } = self;
+        let Self { text, logprobs, prompt_logprobs, finished, cache } = self;
         let finished = finished.ok_or_else(vanished)?;
-        Ok(Outcome { text, logprobs, prompt_logprobs, finished })
+        Ok(Outcome { text, logprobs, prompt_logprobs, finished, cache })
     }
 }

@@ -1,6 +1,6 @@
 //! Server-sent events: when the head goes out, what goes out while nothing happens, and how a stream ends.
 //!
-//! The head waits for the first token, for an error (which then is a plain HTTP error) or for [`HEAD_WAIT`]. From then
+//! The head waits for the first token (and, since it says where the answer comes from, for every sequence's start), for an error (which then is a plain HTTP error) or for [`HEAD_WAIT`]. From then
 //! on comments keep the connection alive: the place in the queue as it changes, a ping after [`PING_AFTER`] of silence.
 //! The body owns the generations: when the connection drops it, they are cancelled.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cllm_actors::engine::protocol::TokenLogprob;
-use cllm_actors::request::{Delta, Finished};
+use cllm_actors::request::{CacheOutcome, Delta, Finished};
 use cllm_actors::{GenerateError, GenerationEvent};
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
@@ -101,7 +101,7 @@ where
 {
     let mut writer = Writer::new(dialect, sequences.total(), choices, log);
     let head_due = Instant::now() + HEAD_WAIT;
-    while !writer.frames.has_data {
+    while !writer.may_begin() {
         match tokio::time::timeout_at(head_due, sequences.next()).await {
             Ok(Some((_, GenerationEvent::Failed(error)))) => return Err(error.into()),
             Ok(Some((index, event))) => writer.write(index, event),
@@ -117,6 +117,8 @@ struct Writer<D> {
     frames: Frames,
     queued: Option<u32>,
     ends: Vec<Option<Finished>>,
+    started: usize,
+    cache: Option<CacheOutcome>,
     choices: u32,
     log: RequestLog,
     /// Nothing follows.
@@ -126,13 +128,19 @@ struct Writer<D> {
 impl<D: Dialect> Writer<D> {
     fn new(dialect: D, sequences: usize, choices: u32, log: RequestLog) -> Self {
         let ends = vec![None; sequences];
-        Self { dialect, frames: Frames::default(), queued: None, ends, choices, log, over: false }
+        let (started, cache) = (0, None);
+        Self { dialect, frames: Frames::default(), queued: None, ends, started, cache, choices, log, over: false }
+    }
+
+    /// Whether the head can go out: something is to be said, and what the response cache did is known or of no interest.
+    fn may_begin(&self) -> bool {
+        self.frames.has_data && (self.cache.is_none() || self.started == self.ends.len())
     }
 
     fn write(&mut self, index: usize, event: GenerationEvent) {
         match event {
             GenerationEvent::Queued { position } => self.queued(position),
-            GenerationEvent::Started { .. } => {}
+            GenerationEvent::Started { cache, .. } => self.started(cache),
             GenerationEvent::Prompt(logprobs) => self.dialect.prompt(index, logprobs, &mut self.frames),
             GenerationEvent::Delta(delta) => self.dialect.delta(index, &delta, &mut self.frames),
             GenerationEvent::Finished(finished) => self.finished(index, finished),
@@ -143,6 +151,14 @@ impl<D: Dialect> Writer<D> {
     fn queued(&mut self, position: u32) {
         if self.queued.replace(position) != Some(position) {
             self.frames.comment(format_args!("queued {position}"));
+        }
+    }
+
+    fn started(&mut self, cache: Option<CacheOutcome>) {
+        self.started += 1;
+        self.cache = self.cache.max(cache);
+        if self.started == self.ends.len() {
+            self.log.cached(self.cache);
         }
     }
 

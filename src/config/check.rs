@@ -27,10 +27,6 @@ const MAX_GPUS: usize = 16;
 const POLLING: [&str; 3] =
     ["scheduler.loop_interval", "scheduler.idle_loop_interval", "scheduler.wait_poll_interval_ms"];
 
-/// Keys that are checked, and on which this release does not act yet.
-const LATER: [&str; 4] =
-    ["cache.default_max_size", "cache.default_max_memory_mb", "cache.eviction_threshold", "cache.cleanup_interval"];
-
 /// A merged configuration on its way to being accepted.
 #[derive(Debug)]
 pub(super) struct Check<'config> {
@@ -52,7 +48,6 @@ impl Check<'_> {
         self.sequences();
         self.llama();
         self.old_keys();
-        self.later_keys();
         self.key_priorities();
         self.exposure();
     }
@@ -173,12 +168,6 @@ impl Check<'_> {
     fn old_keys(&mut self) {
         if let Some(names) = self.changed(&POLLING) {
             self.info(format!("nothing is polled here, so these change no speed: {names}"));
-        }
-    }
-
-    fn later_keys(&mut self) {
-        if let Some(names) = self.changed(&LATER) {
-            self.info(format!("checked, but acted on only from a later release on: {names}"));
         }
     }
 

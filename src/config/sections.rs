@@ -118,18 +118,22 @@ section! {
 }
 
 section! {
-    /// Finished answers kept for equal requests, and whom cached things may serve.
+    /// Finished answers kept for equal requests, where temperature 0 or a seed determines the answer, and whom prefixes may serve.
     pub struct Cache at (cache) {
-        /// Most answers kept; 0: none.
+        /// Whether there is a response cache at all.
+        enabled: bool = true;
+        /// Most answers kept; 0: none, but equal requests at the same time are still computed once.
         default_max_size: u32 = 1000, Rule::Integer(0, 10_000_000);
         /// Most MiB of answers kept; 0: no bound but `default_max_size`.
         default_max_memory_mb: u64 = 256, Rule::Integer(0, 1 << 30);
-        /// Fill level at which eviction starts.
+        /// Fill level, of answers or MiB, over which the least recently used ones go.
         eviction_threshold: f64 = 0.9, Rule::Number(0.0, 1.0);
         /// Time between sweeps, in milliseconds.
         cleanup_interval: u64 = 1000, Rule::Integer(1, WEEK_MS);
-        /// Let what was computed for one API key serve the others: faster where all trust each other, and each can tell by
-        /// the time it takes whether another one has asked the same.
+        /// Age at which an answer is forgotten, in seconds; 0: never.
+        ttl_s: u64 = 3600, Rule::Integer(0, 10 * 365 * 24 * 3600);
+        /// Let prefixes computed for one API key serve the others: faster where all trust each other, and each can tell by
+        /// the time it takes whether another one has asked the same. Kept answers never serve another key.
         share_across_keys: bool = false;
     }
 }

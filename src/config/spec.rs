@@ -7,11 +7,12 @@ use cllm_actors::chaos::ChaosOptions;
 use cllm_actors::engine::host::{HostKind, ProcessOptions};
 use cllm_actors::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use cllm_actors::request::Deadlines;
+use cllm_actors::response_cache::CacheOptions;
 use cllm_actors::supervision::{Backoff, Intensity, Rules, Strategy, WhenExhausted};
 use cllm_actors::system::SystemArgs;
 
 use super::api_key::ApiKey;
-use super::sections::{Engine, EngineRestarts, FakeHost, RootRestarts, Scheduler, Server};
+use super::sections::{Cache, Engine, EngineRestarts, FakeHost, RootRestarts, Scheduler, Server};
 use super::{Config, MAX_SEQUENCES};
 
 /// Sequences that run at once when no key says otherwise.
@@ -80,6 +81,7 @@ impl Config {
             max_iterations: (max_iterations > 0).then_some(max_iterations),
             engine_rules: self.supervision.engine.rules(),
             root_rules: self.supervision.root.rules(),
+            response_cache: self.cache.enabled.then(|| self.cache.options()),
             retained_bytes: (kv_cache_mb > 0).then_some(kv_cache_mb << 20),
             share_across_tenants: self.cache.share_across_keys,
         }
@@ -128,6 +130,19 @@ impl Config {
             hang: fake.hang,
             parked_limit: self.resources.kv_cache_parked_tokens.unwrap_or(FakeSpec::default().parked_limit),
             ..FakeSpec::default()
+        }
+    }
+}
+
+impl Cache {
+    /// What the response cache is started with.
+    fn options(&self) -> CacheOptions {
+        CacheOptions {
+            max_entries: self.default_max_size as usize,
+            max_bytes: (self.default_max_memory_mb > 0).then_some((self.default_max_memory_mb << 20) as usize),
+            eviction_threshold: self.eviction_threshold,
+            cleanup_interval: Duration::from_millis(self.cleanup_interval),
+            ttl: (self.ttl_s > 0).then(|| Duration::from_secs(self.ttl_s)),
         }
     }
 }

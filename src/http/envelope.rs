@@ -28,6 +28,9 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Milliseconds from the head of the request to the head of the response.
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 
+/// Where an answer comes from: `hit`, `miss` or `coalesced`. Absent where the response cache has no say.
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
 /// Longest request id taken from a caller, in bytes.
 const MAX_ID_BYTES: usize = 128;
 
@@ -102,6 +105,9 @@ impl Envelope {
         };
         line.set_status(response.status());
         add_headers(response.headers_mut(), &request_id, arrived, standing);
+        if let Some(cache) = line.log().cache() {
+            response.headers_mut().insert(X_CACHE, HeaderValue::from_static(cache.as_str()));
+        }
         response.map(|body| LoggedBody::new(body, line, present))
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cllm_actors::request::{Timings, Usage};
+use cllm_actors::request::{CacheOutcome, Timings, Usage};
 use hyper::{Method, StatusCode};
 
 use crate::http::auth::Tenant;
@@ -45,6 +45,7 @@ struct Facts {
     error: Option<ApiError>,
     usage: Option<Usage>,
     timings: Option<Timings>,
+    cache: Option<CacheOutcome>,
 }
 
 impl RequestLog {
@@ -69,6 +70,16 @@ impl RequestLog {
         longest.queue = longest.queue.max(timings.queue);
         longest.prefill = longest.prefill.max(timings.prefill);
         longest.decode = longest.decode.max(timings.decode);
+    }
+
+    /// Where the answer comes from. Known before its head goes out, which says so too.
+    pub fn cached(&self, outcome: Option<CacheOutcome>) {
+        self.facts().cache = outcome;
+    }
+
+    /// What [`RequestLog::cached`] was told.
+    pub fn cache(&self) -> Option<CacheOutcome> {
+        self.facts().cache
     }
 
     /// A panic while the lock was held leaves nothing half-written that a log line could not bear.
@@ -145,6 +156,7 @@ impl Drop for LogLine {
             outcome = self.outcome(&facts).as_str(),
             tenant = facts.tenant.as_ref().map(Tenant::as_str),
             code = facts.error.as_ref().map(ApiError::code),
+            cache = facts.cache.map(CacheOutcome::as_str),
             prompt_tokens = facts.usage.map(|usage| usage.prompt_tokens),
             cached_tokens = facts.usage.map(|usage| usage.cached_tokens),
             completion_tokens = facts.usage.map(|usage| usage.completion_tokens),

@@ -19,13 +19,15 @@ from pathlib import Path
 STREAMS = 16
 TOKENS = 64
 KILL_AFTER = 24
+# Every answer is to be computed.
+HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
 def stream(url, prompt, on_chunk):
     """Runs one request; returns its chunks' texts, its last JSON chunk, and the times of arrival."""
     body = {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True, "stream": True,
             "stream_options": {"include_usage": True}}
-    request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), HEADERS)
     texts, times, last, done = [], [], {}, False
     with urllib.request.urlopen(request, timeout=300) as response:
         for line in response:

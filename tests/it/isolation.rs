@@ -11,7 +11,9 @@ const PATH: &str = "/v1/completions";
 
 #[tokio::test]
 async fn sixteen_prompts_at_once_get_the_text_of_each_alone() {
-    let server = Server::start(&["backend.fake.step_time_us=1000"]).await;
+    // No kept answers: everything is to be computed.
+    let settings = ["backend.fake.step_time_us=1000", "cache.enabled=false"];
+    let server = Server::start(&settings).await;
     let prompts: Vec<String> =
         (0..16).map(|number| format!("{number} and {}", "something ".repeat(number * 3))).collect();
     let body = |prompt: &str, stream: bool| text_body(prompt, json!({ "max_tokens": 64, "stream": stream }));
@@ -23,7 +25,7 @@ async fn sixteen_prompts_at_once_get_the_text_of_each_alone() {
     assert_eq!(alone, expected);
 
     // Once beside the prefixes that the first round left behind, once on a server that knows nothing.
-    for server in [server, Server::start(&["backend.fake.step_time_us=1000"]).await] {
+    for server in [server, Server::start(&settings).await] {
         let whole = join_all(prompts.iter().map(|prompt| server.post(PATH, body(prompt, false)))).await;
         assert_eq!(whole.iter().map(|answer| choice_text(&answer.ok(), 0)).collect::<Vec<_>>(), expected);
         let streamed = join_all(prompts.iter().map(async |prompt| {

@@ -18,6 +18,7 @@ mod errors;
 mod failures;
 mod isolation;
 mod priorities;
+mod response_cache;
 mod start;
 mod tidy;
 mod ui;

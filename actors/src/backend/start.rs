@@ -12,6 +12,7 @@ use crate::engine::host::{EngineHost, EventSink, HostKind};
 use crate::engine::protocol::{EngineEvent, ModelInfo};
 use crate::engine::spec::EngineSpec;
 use crate::prompt::ChatTemplate;
+use crate::response_cache::key::ModelIdentity;
 use crate::system::Status;
 use crate::wiring::{LoadedModel, Wiring};
 
@@ -73,7 +74,7 @@ fn on_progress(wiring: &Wiring, progress: f32) {
     }
 }
 
-pub(super) fn publish_model(wiring: &Wiring, info: ModelInfo) -> Result<(), ActorProcessingErr> {
+pub(super) fn publish_model(args: &BackendArgs, info: ModelInfo) -> Result<(), ActorProcessingErr> {
     let template = ChatTemplate::compile(
         info.chat_template.as_deref(),
         info.bos_text.as_deref(),
@@ -91,6 +92,7 @@ pub(super) fn publish_model(wiring: &Wiring, info: ModelInfo) -> Result<(), Acto
         system = info.system,
         "model loaded"
     );
-    wiring.model.send_replace(Some(Arc::new(LoadedModel { info: info.into(), template })));
+    let identity = ModelIdentity::of(&info, &args.engine);
+    args.wiring.model.send_replace(Some(Arc::new(LoadedModel { info: info.into(), template, identity })));
     Ok(())
 }

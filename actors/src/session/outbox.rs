@@ -72,11 +72,15 @@ impl Outbox {
         Self { receiver, session, backlog: VecDeque::new(), waiting: None, state: State::Open }
     }
 
-    /// Sends an event or keeps it until there is room.
+    /// Sends an event or keeps it until there is room. After the last event nothing is sent.
     ///
     /// # Errors
     /// `ClientGone`.
     pub fn send(&mut self, event: GenerationEvent) -> Result<(), GenerateError> {
+        if self.state == State::Open { self.push(event) } else { Ok(()) }
+    }
+
+    fn push(&mut self, event: GenerationEvent) -> Result<(), GenerateError> {
         if !self.backlog.is_empty() {
             self.gather(event);
             return Ok(());
@@ -98,7 +102,7 @@ impl Outbox {
             return;
         }
         self.state = State::Ending;
-        if self.send(event).is_err() || self.backlog.is_empty() {
+        if self.push(event).is_err() || self.backlog.is_empty() {
             self.give_up();
         }
     }
@@ -136,6 +140,11 @@ impl Outbox {
     pub fn give_up(&mut self) {
         self.backlog.clear();
         self.state = State::Done;
+    }
+
+    /// Whether the last event is still to come.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
     }
 
     /// Whether nothing waits for room.

@@ -8,10 +8,13 @@ use tokio::sync::mpsc;
 
 use crate::admission::Permit;
 use crate::backend::VocabularyError;
-use crate::engine::protocol::{EndReason, Epoch, RequestId, SequenceOutput, Token};
+use crate::engine::protocol::{EndReason, Epoch, OutputToken, RequestId, SequenceOutput, Token, TokenLogprob};
 use crate::error::GenerateError;
-use crate::request::{GenerateRequest, GenerationEvent};
+use crate::request::{FinishReason, GenerateRequest, GenerationEvent};
+use crate::response_cache::Verdict;
+use crate::response_cache::recording::Recording;
 use crate::session::outbox::Receiver;
+use crate::session::shared::Ticket;
 use crate::supervision::SessionRow;
 use crate::wiring::Wiring;
 
@@ -57,6 +60,17 @@ pub enum SessionMsg {
         /// Epoch of the submission.
         epoch: Epoch,
     },
+    /// From the response cache, or from its own timer in place of a cache that says nothing.
+    CacheAnswered(Verdict),
+    /// From a session that asks for the same: hand the answer on to it.
+    Follow(Ticket),
+    /// From a follower: it needs nothing any more.
+    FollowerGone {
+        /// Its request.
+        request: RequestId,
+    },
+    /// From the session that it follows.
+    Shared(Shared),
     /// From its watch: a new scheduler is there.
     SchedulerRestarted {
         /// Its epoch.
@@ -77,6 +91,42 @@ pub enum SessionMsg {
 }
 
 crate::impl_message!(SessionMsg);
+
+/// What a session hands on to those that follow it, in the order of its own events.
+#[derive(Debug)]
+pub enum Shared {
+    /// It waits.
+    Queued {
+        /// Requests before it.
+        position: u32,
+    },
+    /// The prompt, and what there was of the answer when the follower came.
+    Prompt {
+        /// The prompt's tokens.
+        tokens: Arc<[Token]>,
+        /// Whether the engine has taken it.
+        running: bool,
+        /// The answer so far.
+        recording: Box<Recording>,
+    },
+    /// The engine has taken it.
+    Running,
+    /// Log-probabilities of the prompt, all of them.
+    PromptLogprobs(Vec<TokenLogprob>),
+    /// The next token.
+    Token(OutputToken),
+    /// Something inside was restarted, and it goes on.
+    Resumed,
+    /// The answer is complete.
+    Finished(FinishReason),
+    /// It failed.
+    Failed(GenerateError),
+    /// It has nothing more to say, whatever was said before.
+    LeaderGone {
+        /// Its request.
+        leader: RequestId,
+    },
+}
 
 /// The three deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -40,6 +40,21 @@ impl Shown {
         self.set(board::PHASE, board::RUNNING);
     }
 
+    /// The answer is another request's.
+    pub(super) fn following(&self) {
+        self.set(board::PHASE, board::FOLLOWING);
+    }
+
+    /// A token was given that others had computed: the time between two of them says nothing.
+    pub(super) fn gave(&self, answer: &Answer, arrived_at: Instant) {
+        let meters = &self.wiring.meters;
+        Meters::add(&meters.generated_tokens, 1);
+        if let ([_], Some(first)) = (&answer.emitted[..], answer.first_token_at) {
+            meters.first_token(first.saturating_duration_since(arrived_at));
+        }
+        self.set(board::EMITTED_TOKENS, answer.emitted.len() as u64);
+    }
+
     /// Tokens came: so many, the one before them at `before`.
     pub(super) fn took(&self, tokens: usize, answer: &Answer, before: Option<Instant>, arrived_at: Instant) {
         let Some(now) = answer.last_token_at.filter(|_| tokens > 0) else { return };

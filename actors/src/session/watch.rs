@@ -58,6 +58,7 @@ struct Eyes {
 enum Presence {
     Channel(mpsc::Sender<GenerationEvent>),
     Actor(ractor::ActorCell),
+    Gone,
 }
 
 impl Presence {
@@ -65,6 +66,7 @@ impl Presence {
         match self {
             Self::Channel(channel) => channel.closed().await,
             Self::Actor(cell) => drop(cell.wait(None).await),
+            Self::Gone => pending().await,
         }
     }
 }
@@ -86,7 +88,11 @@ impl Eyes {
                 () = at(&mut total) => SessionMsg::DeadlinePassed(Deadline::Total),
                 _ = positions.tick() => SessionMsg::AskPosition,
             };
-            let last = matches!(message, SessionMsg::ReceiverGone | SessionMsg::EngineDown(_));
+            if matches!(message, SessionMsg::ReceiverGone) {
+                // Said once; others may follow the session, so the rest goes on.
+                self.receiver = Presence::Gone;
+            }
+            let last = matches!(message, SessionMsg::EngineDown(_));
             if self.session.cast(message).is_err() || last {
                 return;
             }

@@ -11,6 +11,7 @@ use crate::engine::host::HostKind;
 use crate::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use crate::error::GenerateError;
 use crate::names;
+use crate::response_cache::CacheOptions;
 use crate::supervision::{Rules, Strategy, WhenExhausted};
 
 /// How long an engine that failed too often is left down.
@@ -45,6 +46,8 @@ pub struct SystemArgs {
     /// Whether prefixes left by one tenant serve the requests of others: faster where all trust each other, and anybody
     /// can tell by the time it takes whether another one has asked the same. Default false.
     pub share_across_tenants: bool,
+    /// Answers kept for equal requests; `None`: there is no response cache. Default: [`CacheOptions::default`].
+    pub response_cache: Option<CacheOptions>,
     /// How backend, kv-cache and scheduler are restarted. Default: 5 times in 60 s, then held for 60 s.
     pub engine_rules: Rules,
     /// How the root's children are restarted. Default: 5 times in 60 s, then the system ends.
@@ -66,6 +69,7 @@ impl SystemArgs {
             max_iterations: None,
             retained_bytes: None,
             share_across_tenants: false,
+            response_cache: Some(CacheOptions::default()),
             engine_rules: Rules {
                 strategy: Strategy::RestForOne,
                 when_exhausted: WhenExhausted::Hold { retry_after: HOLD },
@@ -136,6 +140,13 @@ impl SystemBuilder {
     #[must_use]
     pub fn max_queue(mut self, requests: u32) -> Self {
         self.args.max_queue = requests;
+        self
+    }
+
+    /// Answers kept for equal requests; `None`: none, and equal requests in flight are computed one by one.
+    #[must_use]
+    pub fn response_cache(mut self, options: Option<CacheOptions>) -> Self {
+        self.args.response_cache = options;
         self
     }
 

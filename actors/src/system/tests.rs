@@ -13,7 +13,7 @@ use super::*;
 use crate::engine::fake;
 use crate::engine::spec::{EngineSpec, FakeSpec};
 use crate::error::GenerateError;
-use crate::request::{FinishReason, Finished, Prompt};
+use crate::request::{CacheMode, FinishReason, Finished, Prompt};
 
 /// Far beyond anything these tests take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -364,7 +364,8 @@ async fn a_repeated_prompt_is_found_in_the_kv_cache() {
     let prompt: Vec<Token> = (0..100).map(|at| 97 + at % 26).collect();
     let mut cached = HashMap::new();
     for round in 0..2 {
-        let (_, finished) = collect(system.generate(request(&prompt, 5)).await.expect("admitted")).await;
+        let request = GenerateRequest { cache: CacheMode::Bypass, ..request(&prompt, 5) };
+        let (_, finished) = collect(system.generate(request).await.expect("admitted")).await;
         cached.insert(round, finished.expect("finishes").usage.cached_tokens);
     }
     assert_eq!((cached[&0], cached[&1]), (0, 99));

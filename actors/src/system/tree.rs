@@ -11,6 +11,7 @@ use crate::chaos::{Chaos, ChaosArgs, ChaosOptions};
 use crate::inspector::{Inspector, InspectorArgs};
 use crate::kv_cache::{KvCache, KvCacheArgs, RetainBudget};
 use crate::names;
+use crate::response_cache::{CacheOptions, ResponseCache, ResponseCacheArgs};
 use crate::scheduler::{Scheduler, SchedulerArgs, SchedulerMsg};
 use crate::supervision::supervisor::SupervisorArgs;
 use crate::supervision::{
@@ -48,6 +49,7 @@ pub(super) fn root(
         registry: wiring.actors.clone(),
     };
     let engine_addr = Addr::new();
+    let response_cache = args.response_cache.map(|options| response_cache(args, options, wiring));
     let chaos = args.chaos.map(|options| chaos(args, options, wiring));
     SupervisorArgs {
         path: args.instance.clone(),
@@ -62,6 +64,7 @@ pub(super) fn root(
             ChildSpec::actor(&args.instance, names::INSPECTOR, Addr::new(), move |_| (Inspector, inspector.clone())),
         ]
         .into_iter()
+        .chain(response_cache)
         .chain(chaos)
         .collect(),
         epochs: epochs.clone(),
@@ -83,6 +86,13 @@ fn engine_rules(args: &SystemArgs) -> Rules {
 fn chaos(args: &SystemArgs, options: ChaosOptions, wiring: &Arc<Wiring>) -> ChildSpec {
     let chaos = ChaosArgs { options, wiring: wiring.clone() };
     ChildSpec::actor(&args.instance, names::CHAOS, Addr::new(), move |_| (Chaos, chaos.clone()))
+}
+
+fn response_cache(args: &SystemArgs, options: CacheOptions, wiring: &Arc<Wiring>) -> ChildSpec {
+    let cache = ResponseCacheArgs { options, wiring: wiring.clone() };
+    let addr = wiring.response_cache.clone();
+    ChildSpec::actor(&args.instance, names::RESPONSE_CACHE, addr, move |_| (ResponseCache, cache.clone()))
+        .board(wiring.boards.response_cache.clone())
 }
 
 fn backend(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {

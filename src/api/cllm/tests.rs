@@ -54,7 +54,8 @@ fn the_end_token_is_not_counted() {
 #[test]
 fn an_answer_has_the_old_fields() {
     let finished = finished(FinishReason::Length);
-    let outcome = Outcome { text: "hi".to_owned(), logprobs: Vec::new(), prompt_logprobs: Vec::new(), finished };
+    let outcome =
+        Outcome { text: "hi".to_owned(), logprobs: Vec::new(), prompt_logprobs: Vec::new(), finished, cache: None };
     let mut data = answer_data(&outcome, Some(100), 2.0);
     assert_eq!(data["id"].take().as_str().unwrap().len(), 32);
     let expected = json!({

@@ -65,7 +65,7 @@ async fn next(response: &mut Response) -> Option<String> {
 async fn the_head_waits_for_the_first_text() {
     let (events, sequences) = sequences(1);
     let began = Instant::now();
-    send(&events[0], GenerationEvent::Started { prompt_tokens: 3 }).await;
+    send(&events[0], GenerationEvent::Started { prompt_tokens: 3, cache: None }).await;
     send(&events[0], delta("")).await;
     send(&events[0], delta("a")).await;
     let mut response = start(sequences).await.unwrap();

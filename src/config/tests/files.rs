@@ -45,13 +45,15 @@ fn the_seed_file_means_what_the_report_says() {
     assert_eq!((config.server.host.as_str(), config.server.port, config.server.worker_threads()), ("0.0.0.0", 8080, 8));
     assert_eq!(config.scheduler.deadlines().total, Duration::from_secs(120));
     assert_eq!(config.system_args().max_iterations, Some(2000));
+    let cache = config.system_args().response_cache.unwrap();
+    assert_eq!((cache.max_entries, cache.max_bytes, cache.eviction_threshold), (200, Some(8192 << 20), 0.9));
+    assert_eq!(cache.cleanup_interval, Duration::from_millis(500));
     assert_eq!((config.model.max_context_length, config.model.quantization.as_str()), (2048, "q4_k_m"));
     assert_eq!((config.backend.llama_cpp.n_batch, config.backend.engine), (1024, Engine::Process));
     let notes: Vec<_> = loaded.notes.iter().map(Note::to_string).collect();
     insta::assert_snapshot!(notes.join("\n"), @r"
     note: 16 sequences run at once, the smallest of `scheduler.max_batch_size`, `resources.max_batch_size`, `backend.llama_cpp.n_seq_max`
     note: nothing is polled here, so these change no speed: `scheduler.loop_interval`, `scheduler.idle_loop_interval`, `scheduler.wait_poll_interval_ms`
-    note: checked, but acted on only from a later release on: `cache.default_max_size`, `cache.default_max_memory_mb`, `cache.cleanup_interval`
     warning: other machines can reach `0.0.0.0`, and `server.api_keys` asks for no key
     ");
 }

@@ -63,10 +63,10 @@ async fn the_tree_shows_every_actor_with_its_numbers() {
     let seen = system.actors();
     let paths: Vec<_> = seen.actors.iter().map(|actor| actor.path.trim_start_matches("seen").to_owned()).collect();
     let engine = ["", "/engine-0", "/engine-0/backend-0", "/engine-0/kv-cache-0", "/engine-0/scheduler-0"];
-    assert_eq!(paths, [&engine[..], &["/sessions", "/inspector"]].concat());
+    assert_eq!(paths, [&engine[..], &["/sessions", "/inspector", "/response-cache"]].concat());
     assert!(seen.actors.iter().all(|actor| actor.status == ActorStatus::Running && actor.uptime_ms.is_some()));
     let epochs: HashSet<_> = seen.actors[1..].iter().map(|actor| actor.epoch).collect();
-    assert_eq!((epochs.len(), epochs.contains(&0)), (6, false));
+    assert_eq!((epochs.len(), epochs.contains(&0)), (7, false));
     assert_eq!((seen.totals.requests_finished, seen.totals.generated_tokens), (1, 20));
     assert!(seen.totals.ttft_p50_us.is_some() && seen.totals.token_gap_p99_us.is_some());
     let backend = system.actor("engine-0/backend-0").expect("there is one");
@@ -171,7 +171,7 @@ async fn a_reader_with_a_number_from_another_life_gets_a_snapshot_first() {
     let mut feed = system.actor_events(Some(1 << 40));
     let first = timeout(PATIENCE, feed.next()).await.expect("in time");
     let Some(ActorFeed::Snapshot(snapshot)) = first else { panic!("no snapshot: {first:?}") };
-    assert_eq!(snapshot.actors.len(), 7);
+    assert_eq!(snapshot.actors.len(), 8);
     system.act(SCHEDULER, ActorAction::Kill).await.expect("it runs");
     expect(&mut feed, SCHEDULER, &["killed", "failed", "restarted"]).await;
     system.stop().await;

@@ -25,6 +25,7 @@ fn outcome(text: &str, reason: FinishReason) -> Outcome {
         logprobs: vec![token(text, Some(-1.0))],
         prompt_logprobs: vec![token("p", None), token("q", Some(-2.0))],
         finished: Finished { reason, usage, timings, resumed: 0 },
+        cache: None,
     }
 }
 
