@@ -16,6 +16,7 @@ pub mod engine;
 pub mod error;
 pub mod inspector;
 pub mod kv_cache;
+pub mod layouts;
 pub mod meters;
 pub mod names;
 pub mod prompt;
@@ -26,6 +27,7 @@ pub mod scheduler;
 pub mod session;
 pub mod supervision;
 pub mod system;
+pub mod tally;
 pub mod text;
 pub mod wiring;
 

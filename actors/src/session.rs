@@ -8,6 +8,7 @@
 //! event is delivered.
 
 pub mod answer;
+mod layout;
 mod lease;
 pub mod outbox;
 pub mod protocol;
@@ -15,12 +16,13 @@ mod shown;
 mod watch;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ractor::ActorProcessingErr;
 use tokio::sync::mpsc;
 
 use self::answer::Answer;
+use self::layout::Layout;
 use self::lease::Lease;
 use self::outbox::Outbox;
 pub use self::protocol::{Deadline, SessionArgs, SessionMsg, SessionRef};
@@ -31,7 +33,7 @@ use crate::backend::{BackendMsg, TokensTo, VocabularyError};
 use crate::engine::protocol::{AddSpecial, EndReason, Epoch, RequestId, SequenceOutput, TextPart, Token};
 use crate::engine::vocabulary_thread::plain_text;
 use crate::error::GenerateError;
-use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
+use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt};
 use crate::sampling::SamplingParams;
 use crate::scheduler::{SchedulerMsg, Submission};
 use crate::supervision::mailbox;
@@ -49,6 +51,8 @@ pub struct SessionState {
     max_iterations: Option<u32>,
     model: Option<Arc<LoadedModel>>,
     phase: Phase,
+    /// Under way while the permit is not here.
+    layout: Option<Layout>,
     prompt: Vec<Token>,
     max_tokens: u32,
     answer: Answer,
@@ -57,7 +61,7 @@ pub struct SessionState {
     /// Cancels at the scheduler when the state is dropped, however that comes about.
     lease: Lease,
     _watch: Watch,
-    /// Given back just before the caller learns that it is over, unless events still wait for room.
+    /// Given back just before the caller learns that it is over, unless events still wait for room. Lent to a layout.
     permit: Option<Permit>,
     /// Permits in all.
     permits: u32,
@@ -121,10 +125,11 @@ impl SessionState {
             max_iterations: args.max_iterations,
             model: None,
             phase: Phase::Tokenizing,
+            layout: None,
             prompt: Vec::new(),
             max_tokens: 0,
             answer: Answer::new(&args.request),
-            shown: Shown::new(args.row, args.wiring.clone(), myself.get_cell()),
+            shown: Shown::new(args.row, args.tally, args.wiring.clone(), myself.get_cell()),
             outbox: Outbox::new(args.receiver, myself),
             lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
             wiring: args.wiring,
@@ -140,6 +145,7 @@ impl SessionState {
             SessionMsg::RoomInChannel(room) => self.on_room(room),
             _ if self.phase == Phase::Over => Ok(()),
             SessionMsg::Begin => self.tokenize(myself),
+            SessionMsg::LaidOut { result, permit } => self.on_laid_out(myself, result, permit),
             SessionMsg::Tokenized { result } => self.on_tokenized(myself, result),
             SessionMsg::Queued { position } => self.on_queued(position),
             SessionMsg::Started { epoch, reused } => self.on_started(epoch, reused),
@@ -162,7 +168,14 @@ impl SessionState {
         let parts = match &self.request.prompt {
             Prompt::Tokens(tokens) => return self.begin_with(myself, tokens.clone()),
             Prompt::Text(text) => plain_text(text.clone()),
-            Prompt::Chat(chat) => model.template.render(chat).map_err(|error| answer::template_error(&error))?,
+            Prompt::Chat(chat) => match model.template.render_briefly(chat) {
+                Some(parts) => parts.map_err(|error| answer::template_error(&error))?,
+                None => {
+                    let chat = chat.clone();
+                    self.lay_out(myself, model, chat);
+                    return Ok(());
+                }
+            },
         };
         self.ask_for_tokens(myself, parts);
         Ok(())
@@ -247,7 +260,7 @@ impl SessionState {
     fn on_started(&mut self, epoch: Epoch, reused: u32) -> Result<(), GenerateError> {
         if self.phase == Phase::Submitted(Some(epoch)) {
             self.answer.on_started(reused);
-            self.shown.running();
+            self.shown.running(&self.answer);
         }
         Ok(())
     }
@@ -353,8 +366,7 @@ impl SessionState {
         if !rest.is_empty() {
             self.outbox.send(GenerationEvent::Delta(rest))?;
         }
-        let timings = self.timings();
-        let usage = self.usage();
+        let (usage, timings) = self.shown.bill();
         self.end(GenerationEvent::Finished(Finished { reason, usage, timings, resumed: self.answer.resumed }));
         Ok(())
     }
@@ -371,26 +383,5 @@ impl SessionState {
             self.permit = None;
         }
         self.outbox.end(event);
-    }
-
-    fn usage(&self) -> Usage {
-        Usage {
-            prompt_tokens: self.answer.prompt_len,
-            cached_tokens: self.answer.cached_tokens,
-            completion_tokens: self.answer.emitted.len() as u32,
-        }
-    }
-
-    fn timings(&self) -> Timings {
-        let between = |from: Option<Instant>, to: Option<Instant>| {
-            from.zip(to).map_or(Duration::ZERO, |(from, to)| to.saturating_duration_since(from))
-        };
-        let answer = &self.answer;
-        let read = answer.first_token_at.or_else(|| Some(Instant::now()));
-        Timings {
-            queue: between(Some(self.arrived_at), answer.started_at.or(read)),
-            prefill: between(answer.started_at, read),
-            decode: between(answer.first_token_at, answer.last_token_at),
-        }
     }
 }

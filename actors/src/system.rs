@@ -51,6 +51,7 @@ use crate::session::outbox::{CHANNEL_EVENTS, Receiver};
 use crate::session::{Session, SessionArgs, answer};
 use crate::supervision::supervisor::SupervisorMsg;
 use crate::supervision::{Addr, ChildSpec, DynamicSupervisorMsg, EpochSource, SupervisionEventRecord, Supervisor};
+use crate::tally::Tally;
 use crate::wiring::{LoadedModel, Wiring};
 
 /// Longest wait for the vocabulary thread.
@@ -188,6 +189,10 @@ impl System {
             Status::Draining => return Err(GenerateError::ShuttingDown),
             Status::Ready | Status::Restarting { .. } => {}
         }
+        self.take_permits(count)
+    }
+
+    fn take_permits(&self, count: u32) -> Result<Vec<Permit>, GenerateError> {
         let admission = &self.inner.admission;
         if count > admission.limit() {
             // No waiting helps: "try again later" would be a lie.
@@ -215,8 +220,8 @@ impl System {
     /// `ShuttingDown` when no session can be started any more.
     pub async fn generate_with(&self, permit: Permit, request: GenerateRequest) -> Result<Generation, GenerateError> {
         let (sender, events) = mpsc::channel(CHANNEL_EVENTS);
-        self.spawn_session(permit, request, Receiver::Channel(sender)).await?;
-        Ok(Generation::new(events))
+        let tally = self.spawn_session(permit, request, Receiver::Channel(sender)).await?;
+        Ok(Generation::new(events, tally))
     }
 
     /// Starts a generation whose events become messages of an actor. The request is cancelled when the actor ends.
@@ -229,7 +234,7 @@ impl System {
         M: ractor::Message + From<GenerationEvent>,
     {
         let permit = self.admit(1)?.pop().ok_or_else(|| GenerateError::Internal("no permit".to_owned()))?;
-        self.spawn_session(permit, request, Receiver::actor(receiver)).await
+        self.spawn_session(permit, request, Receiver::actor(receiver)).await.map(drop)
     }
 
     async fn spawn_session(
@@ -237,14 +242,16 @@ impl System {
         permit: Permit,
         request: GenerateRequest,
         receiver: Receiver,
-    ) -> Result<(), GenerateError> {
+    ) -> Result<Tally, GenerateError> {
         let inner = &self.inner;
         let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
         let arrived_at = request.arrived_at;
+        let tally = Tally::new(arrived_at);
         let supervisor = self.sessions_supervisor().await?;
         let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
         let args = SessionArgs {
             row: inner.wiring.actors.session(name.clone(), Arc::new(boards::session::board())),
+            tally: tally.clone(),
             request_id,
             request,
             permit,
@@ -255,7 +262,7 @@ impl System {
             max_iterations: inner.args.max_iterations,
         };
         let spawned = Session::spawn_linked(Some(name), Session, args, supervisor.get_cell()).await;
-        spawned.map(drop).map_err(|error| {
+        spawned.map(|_| tally).map_err(|error| {
             tracing::warn!(request = request_id, %error, "session not started");
             GenerateError::ShuttingDown
         })
@@ -323,13 +330,20 @@ impl System {
         }
     }
 
-    /// Lays a conversation out by the model's chat template.
+    /// Lays a conversation out by the model's chat template; a long one beside the actors and under a permit.
     ///
     /// # Errors
-    /// `InvalidRequest` if the template rejects it, `ModelLoading`.
-    pub fn render(&self, chat: &ChatPrompt) -> Result<Vec<TextPart>, GenerateError> {
+    /// `InvalidRequest` if the template rejects it, `ModelLoading`, `Overloaded`.
+    pub async fn render(&self, chat: ChatPrompt) -> Result<Vec<TextPart>, GenerateError> {
         let model = self.loaded().ok_or(GenerateError::ModelLoading)?;
-        model.template.render(chat).map_err(|error| answer::template_error(&error))
+        let rendered = match model.template.render_briefly(&chat) {
+            Some(rendered) => rendered,
+            None => {
+                let permit = self.take_permits(1)?;
+                self.inner.wiring.layouts.lay_out(model, Arc::new(chat), permit).await.0
+            }
+        };
+        rendered.map_err(|error| answer::template_error(&error))
     }
 
     /// Facts about the model; `None` until it is loaded for the first time.

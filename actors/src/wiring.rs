@@ -8,6 +8,7 @@ use crate::backend::BackendMsg;
 use crate::boards::Boards;
 use crate::engine::protocol::ModelInfo;
 use crate::kv_cache::KvCacheMsg;
+use crate::layouts::Layouts;
 use crate::meters::Meters;
 use crate::prompt::ChatTemplate;
 use crate::quarantine::Quarantine;
@@ -38,6 +39,8 @@ pub struct Wiring {
     pub boards: Boards,
     /// What all requests came to.
     pub meters: Meters,
+    /// Where long chats are laid out.
+    pub layouts: Layouts,
 }
 
 /// A model and its compiled chat template.
@@ -63,6 +66,7 @@ impl Wiring {
             actors: ActorRegistry::default(),
             boards: Boards::default(),
             meters: Meters::default(),
+            layouts: Layouts::default(),
         }
     }
 

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use cllm_actors::system::Generation;
-use cllm_actors::{GenerateError, Prompt, SamplingParams};
+use cllm_actors::tally::Tally;
+use cllm_actors::{Prompt, SamplingParams};
 use futures_util::future;
 use serde_json::Value;
 use warp::Reply;
 use warp::reply::Response;
 
 use crate::api::Api;
-use crate::api::bill::Bill;
+use crate::api::bill;
 use crate::api::fields::Fields;
 use crate::api::openai::answer::{self, TextExtras};
 use crate::api::openai::chunks::{ChatChunks, TextChunks};
@@ -18,11 +19,10 @@ use crate::api::openai::completion::DEFAULT_MAX_TOKENS;
 use crate::api::openai::shapes::Stamp;
 use crate::api::openai::{chat as chat_request, completion};
 use crate::api::plan::{Defaults, Delivery, Plan};
-use crate::api::sequences::{Outcome, Sequences};
+use crate::api::sequences::Sequences;
 use crate::api::stream;
 use crate::http::context::{Call, HttpSettings};
 use crate::http::error::ApiError;
-use crate::http::request_log::RequestLog;
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError> {
@@ -34,7 +34,7 @@ pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError>
     let stamp = Stamp::new("chatcmpl", &api.app.settings.model_id);
     match shared.delivery {
         Delivery::Whole => {
-            let outcomes = whole(sequences, shared.choices, &call.log).await;
+            let outcomes = sequences.collect().await;
             document(answer::chat(&stamp, outcomes.map_err(|error| blame(error, "messages"))?, logprobs))
         }
         Delivery::Stream { include_usage } => {
@@ -60,7 +60,7 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
     let stamp = Stamp::new("cmpl", &api.app.settings.model_id);
     match shared.delivery {
         Delivery::Whole => {
-            let outcomes = whole(sequences, shared.choices, &call.log).await;
+            let outcomes = sequences.collect().await;
             let outcomes = outcomes.map_err(|error| blame(error, "prompt"))?;
             document(answer::text(&stamp, &outcomes, shared.choices, &extras))
         }
@@ -94,6 +94,7 @@ impl Api {
         if plan.unknown_fields > 0 {
             tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
         }
+        let choices = plan.shared.choices;
         let system = &self.app.system;
         let permits = system.admit(plan.requests.len() as u32)?;
         let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
@@ -101,7 +102,10 @@ impl Api {
             request.arrived_at = call.arrived;
             system.generate_with(permit, request)
         });
-        Ok(Sequences::new(future::try_join_all(generations).await?))
+        let generations = future::try_join_all(generations).await?;
+        let tallies: Vec<Tally> = generations.iter().map(|generation| generation.tally().clone()).collect();
+        call.log.generates(move || bill::so_far(&tallies, choices));
+        Ok(Sequences::new(generations))
     }
 
     /// The text of each sequence's prompt.
@@ -120,18 +124,6 @@ impl Api {
         }
         Ok(echo)
     }
-}
-
-/// Waits for the end of all sequences and logs what they cost.
-pub(super) async fn whole(
-    sequences: Sequences<Generation>,
-    choices: u32,
-    log: &RequestLog,
-) -> Result<Vec<Outcome>, GenerateError> {
-    let outcomes = sequences.collect().await?;
-    let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), choices);
-    log.generated(bill.usage(), bill.slowest());
-    Ok(outcomes)
 }
 
 /// Whether this server serves the model: no name, an empty one and `default` mean whatever it serves.

@@ -17,6 +17,7 @@ mod engine_process;
 mod errors;
 mod failures;
 mod isolation;
+mod log_bills;
 mod start;
 mod tidy;
 mod ui;

@@ -8,11 +8,13 @@ use tokio::sync::mpsc;
 
 use crate::admission::Permit;
 use crate::backend::VocabularyError;
-use crate::engine::protocol::{EndReason, Epoch, RequestId, SequenceOutput, Token};
+use crate::engine::protocol::{EndReason, Epoch, RequestId, SequenceOutput, TextPart, Token};
 use crate::error::GenerateError;
+use crate::prompt::TemplateError;
 use crate::request::{GenerateRequest, GenerationEvent};
 use crate::session::outbox::Receiver;
 use crate::supervision::SessionRow;
+use crate::tally::Tally;
 use crate::wiring::Wiring;
 
 /// Reference to a session.
@@ -21,6 +23,13 @@ pub type SessionRef = ActorRef<SessionMsg>;
 /// What a session is told.
 #[derive(Debug)]
 pub enum SessionMsg {
+    /// From its own task: the chat laid out by the template.
+    LaidOut {
+        /// The text, or why not.
+        result: Result<Vec<TextPart>, TemplateError>,
+        /// The permit, back.
+        permit: Option<Permit>,
+    },
     /// From the backend: the prompt's tokens.
     Tokenized {
         /// The tokens, or why not.
@@ -104,6 +113,8 @@ pub struct SessionArgs {
     pub wiring: Arc<Wiring>,
     /// Its place among the actors.
     pub row: SessionRow,
+    /// What it comes to.
+    pub tally: Tally,
     /// When the request arrived.
     pub arrived_at: Instant,
     /// The same in µs since the system started: its rank.

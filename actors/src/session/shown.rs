@@ -1,4 +1,4 @@
-//! What a session lets others see: its row among the actors and its share of the system's meters.
+//! What a session lets others see: its row among the actors, its tally, and its share of the system's meters.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,25 +8,29 @@ use ractor::ActorCell;
 use super::answer::Answer;
 use crate::boards::session as board;
 use crate::meters::Meters;
+use crate::request::{Timings, Usage};
 use crate::supervision::SessionRow;
+use crate::tally::Tally;
 use crate::wiring::Wiring;
 
 /// Kept up to date by the session; the row goes with it.
 #[derive(Debug)]
 pub(super) struct Shown {
     row: SessionRow,
+    tally: Tally,
     wiring: Arc<Wiring>,
     submissions: u64,
 }
 
 impl Shown {
-    pub(super) fn new(row: SessionRow, wiring: Arc<Wiring>, cell: ActorCell) -> Self {
+    pub(super) fn new(row: SessionRow, tally: Tally, wiring: Arc<Wiring>, cell: ActorCell) -> Self {
         row.started(cell);
-        Self { row, wiring, submissions: 0 }
+        Self { row, tally, wiring, submissions: 0 }
     }
 
     pub(super) fn prompt(&self, tokens: u32) {
         Meters::add(&self.wiring.meters.prompt_tokens, tokens.into());
+        self.tally.prompt(tokens);
         self.set(board::PROMPT_TOKENS, tokens.into());
     }
 
@@ -36,7 +40,10 @@ impl Shown {
         self.submissions += 1;
     }
 
-    pub(super) fn running(&self) {
+    pub(super) fn running(&self, answer: &Answer) {
+        if let Some(at) = answer.started_at {
+            self.tally.started(at, answer.cached_tokens);
+        }
         self.set(board::PHASE, board::RUNNING);
     }
 
@@ -49,12 +56,19 @@ impl Shown {
             Some(before) => meters.token_gap(now.saturating_duration_since(before)),
             None => meters.first_token(now.saturating_duration_since(arrived_at)),
         }
+        self.tally.tokens(answer.emitted.len() as u32, now);
         self.set(board::EMITTED_TOKENS, answer.emitted.len() as u64);
     }
 
     pub(super) fn over(&self) {
+        self.tally.ended();
         Meters::add(&self.wiring.meters.finished, 1);
         self.set(board::PHASE, board::OVER);
+    }
+
+    /// Tokens and times so far.
+    pub(super) fn bill(&self) -> (Usage, Timings) {
+        (self.tally.usage(), self.tally.timings())
     }
 
     fn set(&self, place: usize, value: u64) {
