@@ -129,7 +129,7 @@ impl SessionState {
             prompt: Vec::new(),
             max_tokens: 0,
             answer: Answer::new(&args.request),
-            shown: Shown::new(args.row, args.tally, args.wiring.clone(), myself.get_cell()),
+            shown: Shown::new(args.row, args.ledger, args.wiring.clone(), myself.get_cell()),
             outbox: Outbox::new(args.receiver, myself),
             lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
             wiring: args.wiring,

@@ -44,6 +44,7 @@ use crate::engine::protocol::{AddSpecial, ModelInfo, RequestId, TextPart, Token}
 use crate::error::GenerateError;
 use crate::inspector::InspectorArgs;
 use crate::inspector::log::EventLog;
+use crate::ledger::Ledger;
 use crate::names;
 use crate::prompt::ChatPrompt;
 use crate::request::{GenerateRequest, GenerationEvent};
@@ -51,7 +52,6 @@ use crate::session::outbox::{CHANNEL_EVENTS, Receiver};
 use crate::session::{Session, SessionArgs, answer};
 use crate::supervision::supervisor::SupervisorMsg;
 use crate::supervision::{Addr, ChildSpec, DynamicSupervisorMsg, EpochSource, SupervisionEventRecord, Supervisor};
-use crate::tally::Tally;
 use crate::wiring::{LoadedModel, Wiring};
 
 /// Longest wait for the vocabulary thread.
@@ -220,8 +220,8 @@ impl System {
     /// `ShuttingDown` when no session can be started any more.
     pub async fn generate_with(&self, permit: Permit, request: GenerateRequest) -> Result<Generation, GenerateError> {
         let (sender, events) = mpsc::channel(CHANNEL_EVENTS);
-        let tally = self.spawn_session(permit, request, Receiver::Channel(sender)).await?;
-        Ok(Generation::new(events, tally))
+        let ledger = self.spawn_session(permit, request, Receiver::Channel(sender)).await?;
+        Ok(Generation::new(events, ledger))
     }
 
     /// Starts a generation whose events become messages of an actor. The request is cancelled when the actor ends.
@@ -242,16 +242,16 @@ impl System {
         permit: Permit,
         request: GenerateRequest,
         receiver: Receiver,
-    ) -> Result<Tally, GenerateError> {
+    ) -> Result<Ledger, GenerateError> {
         let inner = &self.inner;
         let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
         let arrived_at = request.arrived_at;
-        let tally = Tally::new(arrived_at);
+        let ledger = Ledger::new(arrived_at);
         let supervisor = self.sessions_supervisor().await?;
         let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
         let args = SessionArgs {
             row: inner.wiring.actors.session(name.clone(), Arc::new(boards::session::board())),
-            tally: tally.clone(),
+            ledger: ledger.clone(),
             request_id,
             request,
             permit,
@@ -262,7 +262,7 @@ impl System {
             max_iterations: inner.args.max_iterations,
         };
         let spawned = Session::spawn_linked(Some(name), Session, args, supervisor.get_cell()).await;
-        spawned.map(|_| tally).map_err(|error| {
+        spawned.map(|_| ledger).map_err(|error| {
             tracing::warn!(request = request_id, %error, "session not started");
             GenerateError::ShuttingDown
         })
@@ -359,6 +359,11 @@ impl System {
     /// Follows what the system can do.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.inner.wiring.status.subscribe()
+    }
+
+    /// How long no step has ended with requests under way, if that is longer than it should ever take (`stall_after`).
+    pub fn stalled(&self) -> Option<Duration> {
+        self.inner.wiring.pulse.silence().filter(|silence| *silence > self.inner.args.stall_after)
     }
 
     /// Follows what the supervisors do.

@@ -11,6 +11,7 @@ use crate::kv_cache::KvCacheMsg;
 use crate::layouts::Layouts;
 use crate::meters::Meters;
 use crate::prompt::ChatTemplate;
+use crate::pulse::Pulse;
 use crate::quarantine::Quarantine;
 use crate::scheduler::SchedulerMsg;
 use crate::supervision::{ActorRegistry, Addr};
@@ -41,6 +42,8 @@ pub struct Wiring {
     pub meters: Meters,
     /// Where long chats are laid out.
     pub layouts: Layouts,
+    /// Whether the engine ends its steps.
+    pub pulse: Pulse,
 }
 
 /// A model and its compiled chat template.
@@ -67,6 +70,7 @@ impl Wiring {
             boards: Boards::default(),
             meters: Meters::default(),
             layouts: Layouts::default(),
+            pulse: Pulse::default(),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use cllm_actors::ledger::Ledger;
 use cllm_actors::request::{Finished, Timings, Usage};
-use cllm_actors::tally::Tally;
 use serde::Serialize;
 
 #[cfg(test)]
@@ -99,9 +99,9 @@ impl<'a> Bill<'a> {
 }
 
 /// The running total of sequences that may never send a bill, `choices` (at least 1) for each prompt.
-pub(crate) fn so_far(sequences: &[Tally], choices: u32) -> (Usage, Timings) {
-    let usages: Vec<Usage> = sequences.iter().map(Tally::usage).collect();
-    (total(&usages, choices.max(1) as usize), slowest(sequences.iter().map(Tally::timings)))
+pub(crate) fn so_far(sequences: &[Ledger], choices: u32) -> (Usage, Timings) {
+    let usages: Vec<Usage> = sequences.iter().map(Ledger::usage).collect();
+    (total(&usages, choices.max(1) as usize), slowest(sequences.iter().map(Ledger::timings)))
 }
 
 /// The one rule for several sequences: see [`Bill::usage`].

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use cllm_actors::ledger::Ledger;
 use cllm_actors::system::Generation;
-use cllm_actors::tally::Tally;
 use cllm_actors::{Prompt, SamplingParams};
 use futures_util::future;
 use serde_json::Value;
@@ -103,8 +103,8 @@ impl Api {
             system.generate_with(permit, request)
         });
         let generations = future::try_join_all(generations).await?;
-        let tallies: Vec<Tally> = generations.iter().map(|generation| generation.tally().clone()).collect();
-        call.log.generates(move || bill::so_far(&tallies, choices));
+        let ledgers: Vec<Ledger> = generations.iter().map(|generation| generation.ledger().clone()).collect();
+        call.log.generates(move || bill::so_far(&ledgers, choices));
         Ok(Sequences::new(generations))
     }
 

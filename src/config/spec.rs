@@ -68,6 +68,7 @@ impl Config {
             // A week of milliseconds fits.
             prefill_wait_ms: self.scheduler.batch_timeout_ms as u32,
             max_iterations: (max_iterations > 0).then_some(max_iterations),
+            stall_after: Duration::from_millis(self.backend.watchdog_ms),
             engine_rules: self.supervision.engine.rules(),
             root_rules: self.supervision.root.rules(),
             retained_bytes: (kv_cache_mb > 0).then_some(kv_cache_mb << 20),

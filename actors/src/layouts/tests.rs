@@ -61,7 +61,7 @@ async fn a_long_chat_that_waits_holds_up_no_short_one() {
     let places = system.wiring().layouts.occupy().await;
     let long = begin(&system, LONG).await;
     assert_eq!(finish(begin(&system, 100).await).await.usage.completion_tokens, 2);
-    assert_eq!(long.tally().usage().prompt_tokens, 0, "it has no place yet");
+    assert_eq!(long.ledger().usage().prompt_tokens, 0, "it has no place yet");
     // A restart elsewhere neither ends its wait nor lays it out twice.
     system.wiring().scheduler.current().expect("it runs").kill();
     let next = system.wiring().scheduler.epochs().borrow().to_owned();

@@ -10,11 +10,11 @@ use crate::admission::Permit;
 use crate::backend::VocabularyError;
 use crate::engine::protocol::{EndReason, Epoch, RequestId, SequenceOutput, TextPart, Token};
 use crate::error::GenerateError;
+use crate::ledger::Ledger;
 use crate::prompt::TemplateError;
 use crate::request::{GenerateRequest, GenerationEvent};
 use crate::session::outbox::Receiver;
 use crate::supervision::SessionRow;
-use crate::tally::Tally;
 use crate::wiring::Wiring;
 
 /// Reference to a session.
@@ -114,7 +114,7 @@ pub struct SessionArgs {
     /// Its place among the actors.
     pub row: SessionRow,
     /// What it comes to.
-    pub tally: Tally,
+    pub ledger: Ledger,
     /// When the request arrived.
     pub arrived_at: Instant,
     /// The same in µs since the system started: its rank.

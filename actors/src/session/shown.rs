@@ -1,4 +1,4 @@
-//! What a session lets others see: its row among the actors, its tally, and its share of the system's meters.
+//! What a session lets others see: its row among the actors, its ledger, and its share of the system's meters.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,30 +7,30 @@ use ractor::ActorCell;
 
 use super::answer::Answer;
 use crate::boards::session as board;
+use crate::ledger::Ledger;
 use crate::meters::Meters;
 use crate::request::{Timings, Usage};
 use crate::supervision::SessionRow;
-use crate::tally::Tally;
 use crate::wiring::Wiring;
 
 /// Kept up to date by the session; the row goes with it.
 #[derive(Debug)]
 pub(super) struct Shown {
     row: SessionRow,
-    tally: Tally,
+    ledger: Ledger,
     wiring: Arc<Wiring>,
     submissions: u64,
 }
 
 impl Shown {
-    pub(super) fn new(row: SessionRow, tally: Tally, wiring: Arc<Wiring>, cell: ActorCell) -> Self {
+    pub(super) fn new(row: SessionRow, ledger: Ledger, wiring: Arc<Wiring>, cell: ActorCell) -> Self {
         row.started(cell);
-        Self { row, tally, wiring, submissions: 0 }
+        Self { row, ledger, wiring, submissions: 0 }
     }
 
     pub(super) fn prompt(&self, tokens: u32) {
         Meters::add(&self.wiring.meters.prompt_tokens, tokens.into());
-        self.tally.prompt(tokens);
+        self.ledger.prompt(tokens);
         self.set(board::PROMPT_TOKENS, tokens.into());
     }
 
@@ -42,7 +42,7 @@ impl Shown {
 
     pub(super) fn running(&self, answer: &Answer) {
         if let Some(at) = answer.started_at {
-            self.tally.started(at, answer.cached_tokens);
+            self.ledger.started(at, answer.cached_tokens);
         }
         self.set(board::PHASE, board::RUNNING);
     }
@@ -56,19 +56,19 @@ impl Shown {
             Some(before) => meters.token_gap(now.saturating_duration_since(before)),
             None => meters.first_token(now.saturating_duration_since(arrived_at)),
         }
-        self.tally.tokens(answer.emitted.len() as u32, now);
+        self.ledger.tokens(answer.emitted.len() as u32, now);
         self.set(board::EMITTED_TOKENS, answer.emitted.len() as u64);
     }
 
     pub(super) fn over(&self) {
-        self.tally.ended();
+        self.ledger.ended();
         Meters::add(&self.wiring.meters.finished, 1);
         self.set(board::PHASE, board::OVER);
     }
 
     /// Tokens and times so far.
     pub(super) fn bill(&self) -> (Usage, Timings) {
-        (self.tally.usage(), self.tally.timings())
+        (self.ledger.usage(), self.ledger.timings())
     }
 
     fn set(&self, place: usize, value: u64) {

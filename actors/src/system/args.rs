@@ -38,6 +38,8 @@ pub struct SystemArgs {
     pub max_iterations: Option<u32>,
     /// Most KV memory of retained prefixes in bytes. Default: half of the context's cells.
     pub retained_bytes: Option<u64>,
+    /// Requests under way and no step ended for so long: not ready, see [`System::stalled`]. Default 10 s.
+    pub stall_after: Duration,
     /// How backend, kv-cache and scheduler are restarted. Default: 5 times in 60 s, then held for 60 s.
     pub engine_rules: Rules,
     /// How the root's children are restarted. Default: 5 times in 60 s, then the system ends.
@@ -57,6 +59,7 @@ impl SystemArgs {
             prefill_wait_ms: 100,
             max_iterations: None,
             retained_bytes: None,
+            stall_after: Duration::from_secs(10),
             engine_rules: Rules {
                 strategy: Strategy::RestForOne,
                 when_exhausted: WhenExhausted::Hold { retry_after: HOLD },

@@ -7,15 +7,15 @@ use futures_util::Stream;
 use tokio::sync::mpsc;
 
 use crate::error::GenerateError;
+use crate::ledger::Ledger;
 use crate::request::GenerationEvent;
-use crate::tally::Tally;
 
 /// A running generation: a stream of events with exactly one `Finished` or `Failed`, the last. Dropping it cancels the
 /// request within one step.
 #[derive(Debug)]
 pub struct Generation {
     events: mpsc::Receiver<GenerationEvent>,
-    tally: Tally,
+    ledger: Ledger,
     state: State,
 }
 
@@ -26,13 +26,13 @@ enum State {
 }
 
 impl Generation {
-    pub(super) fn new(events: mpsc::Receiver<GenerationEvent>, tally: Tally) -> Self {
-        Self { events, tally, state: State::Open }
+    pub(super) fn new(events: mpsc::Receiver<GenerationEvent>, ledger: Ledger) -> Self {
+        Self { events, ledger, state: State::Open }
     }
 
     /// Tokens and times so far; a clone may outlive the generation.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 }
 

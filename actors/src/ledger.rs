@@ -11,7 +11,7 @@ use crate::request::{Timings, Usage};
 
 /// Tokens and times of one sequence. Clones show the same; numbers are read one after the other.
 #[derive(Debug, Clone)]
-pub struct Tally {
+pub struct Ledger {
     counts: Arc<Counts>,
 }
 
@@ -42,7 +42,7 @@ impl Moment {
     }
 }
 
-impl Tally {
+impl Ledger {
     /// Nothing but the arrival.
     pub(crate) fn new(arrived_at: Instant) -> Self {
         let count = AtomicU32::default;
@@ -123,26 +123,26 @@ mod tests {
     #[test]
     fn the_times_are_those_between_the_moments() {
         let arrived = Instant::now();
-        let tally = Tally::new(arrived);
+        let ledger = Ledger::new(arrived);
         let after = |ms| arrived + Duration::from_millis(ms);
-        tally.prompt(12);
-        tally.started(after(5), 7);
-        tally.tokens(1, after(25));
-        tally.tokens(4, after(125));
-        assert_eq!(tally.usage(), Usage { prompt_tokens: 12, cached_tokens: 7, completion_tokens: 4 });
-        assert_eq!(milliseconds(tally.timings()), [5, 20, 100]);
+        ledger.prompt(12);
+        ledger.started(after(5), 7);
+        ledger.tokens(1, after(25));
+        ledger.tokens(4, after(125));
+        assert_eq!(ledger.usage(), Usage { prompt_tokens: 12, cached_tokens: 7, completion_tokens: 4 });
+        assert_eq!(milliseconds(ledger.timings()), [5, 20, 100]);
     }
 
     #[test]
     fn what_is_under_way_lasts_until_the_end() {
         let arrived = Instant::now().checked_sub(Duration::from_secs(60)).expect("the machine has run for a minute");
-        let tally = Tally::new(arrived);
-        assert!(tally.timings().queue >= Duration::from_secs(60), "it still waits");
-        tally.started(arrived + Duration::from_secs(20), 0);
-        tally.ended();
-        let ended = tally.timings();
+        let ledger = Ledger::new(arrived);
+        assert!(ledger.timings().queue >= Duration::from_secs(60), "it still waits");
+        ledger.started(arrived + Duration::from_secs(20), 0);
+        ledger.ended();
+        let ended = ledger.timings();
         assert_eq!((ended.queue.as_secs(), ended.decode), (20, Duration::ZERO));
         assert!(ended.prefill >= Duration::from_secs(40));
-        assert_eq!(tally.timings(), ended, "time goes on, this does not");
+        assert_eq!(ledger.timings(), ended, "time goes on, this does not");
     }
 }
