@@ -6,6 +6,8 @@
 mod loading;
 #[path = "llama/tiny.rs"]
 mod tiny;
+#[path = "llama/together.rs"]
+mod together;
 #[path = "llama/vocabulary.rs"]
 mod vocabulary;
 
