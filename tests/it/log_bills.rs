@@ -95,7 +95,7 @@ async fn a_request_that_left_the_queue_is_billed_for_its_wait_alone() {
 
 #[tokio::test]
 async fn the_choices_of_a_whole_answer_share_their_prompt() {
-    let server = Server::start(&["logging.format=json"]).await;
+    let server = Server::start(&SETTINGS).await;
     server.post(PATH, text_body(PROMPT, json!({ "max_tokens": 7, "n": 3 }))).await.ok();
     let line = line(&server).await;
     assert_eq!(assert_billed(&line, "completed"), 21);

@@ -13,11 +13,14 @@ mod cllm_api;
 mod command_line;
 mod completions;
 mod cut_characters;
+#[cfg(feature = "llama")]
+mod dead_engine;
 mod engine_process;
 mod errors;
 mod failures;
 mod isolation;
 mod log_bills;
+mod readiness;
 mod start;
 mod tidy;
 mod ui;
