@@ -1,7 +1,7 @@
 //! Probes, answered from the state of the actor tree and never by asking an actor.
 //!
-//! `/livez`: the process answers. `/readyz`: requests are served at once and the engine ends its steps; while the engine restarts they only wait, but
-//! a balancer with another server to choose should choose it. `/health` is `/readyz` behind a key.
+//! `/livez`: the process answers. `/readyz`: requests are served at once and the engine ends its steps; while it restarts
+//! requests only wait, but a balancer with another server to choose should choose it. `/health` is `/readyz` behind a key.
 
 use std::time::Duration;
 
