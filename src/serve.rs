@@ -92,7 +92,8 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
     let engine = args.engine.clone();
     let system = System::start(args).await.map_err(ServeError::Actors)?;
 
-    let mut all = health::routes(system.status());
+    let watched = system.clone();
+    let mut all = health::routes(system.status(), move || watched.stalled());
     all.extend(crate::ui::routes());
     all.extend(routes(AppState { system: system.clone(), settings: Arc::clone(&settings) }, engine));
     let http = HttpServerArgs::new(listener, all, Arc::clone(&settings));

@@ -145,6 +145,8 @@ pub struct BackendState {
     host: EngineHost,
     sessions: HashMap<RequestId, ActorRef<SessionMsg>>,
     suspects: Suspects,
+    /// The engine is ended on purpose, for which nobody is charged.
+    doomed: bool,
     questions: HashMap<u64, (Question, usize)>,
     /// Sum over `questions`.
     asked_bytes: usize,
@@ -173,6 +175,7 @@ impl Backend {
             shown.set(board::PID, pid.into());
         }
         shown.set(board::N_CTX, info.n_ctx.into());
+        args.wiring.pulse.rest();
         start::publish_model(&args, *info)?;
         Ok(BackendState {
             wiring: args.wiring,
@@ -180,6 +183,7 @@ impl Backend {
             host,
             sessions: HashMap::new(),
             suspects: Suspects::default(),
+            doomed: false,
             questions: HashMap::new(),
             asked_bytes: 0,
             next_question: 0,
@@ -222,9 +226,8 @@ impl BackendState {
         Ok(self.host.send(command)?)
     }
 
-    /// Nobody is charged for what is done on purpose.
     fn on_disturb(&mut self, fault: EngineFault) -> Result<(), ActorProcessingErr> {
-        self.suspects = Suspects::default();
+        self.doomed |= fault.is_lethal();
         self.host.disturb(fault);
         Ok(())
     }
@@ -239,11 +242,15 @@ impl BackendState {
 
     fn on_reset(&mut self, epoch: Epoch, scheduler: SchedulerRef) -> Result<(), ActorProcessingErr> {
         self.sessions.clear();
+        self.wiring.pulse.rest();
         self.scheduler = Some(scheduler);
         self.command(EngineCommand::Reset { epoch })
     }
 
     fn on_admit(&mut self, admit: Box<Admit>, session: ActorRef<SessionMsg>) -> Result<(), ActorProcessingErr> {
+        if self.sessions.is_empty() {
+            self.wiring.pulse.begin();
+        }
         self.sessions.insert(admit.request, session);
         self.command(EngineCommand::Admit(admit))
     }
@@ -304,6 +311,9 @@ impl BackendState {
 
     /// The engine died: of those it worked on, whoever has gained nothing may be the reason.
     fn charge(&self) {
+        if self.doomed {
+            return;
+        }
         let quarantine = &self.wiring.quarantine;
         quarantine.charge(&self.suspects.in_step);
         if let Some((Question::Tokens(TokensTo::Session { request, .. }), _)) =
@@ -315,6 +325,7 @@ impl BackendState {
 
     /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
     fn on_step(&mut self, output: StepOutput) {
+        self.wiring.pulse.beat();
         self.show(&output);
         let tokens = Vec::with_capacity(output.outputs.len());
         let mut summary = StepSummary { epoch: output.epoch, tokens, prefilling: Vec::new() };
@@ -346,6 +357,9 @@ impl BackendState {
     fn on_ended(&mut self, ended: Box<Ended>) {
         if let Some(session) = self.sessions.remove(&ended.request) {
             let _ = session.cast(SessionMsg::Ended { epoch: ended.epoch, reason: ended.reason.clone() });
+        }
+        if self.sessions.is_empty() {
+            self.wiring.pulse.rest();
         }
         self.tell_scheduler(SchedulerMsg::Ended(ended));
     }

@@ -156,6 +156,21 @@ pub mod sessions {
     pub(super) const FIELDS: &[Field] = &[Field::Number("open")];
 }
 
+/// Places of the chaos actor's board.
+pub mod chaos {
+    use super::{Board, Field};
+
+    /// Faults that hit somebody.
+    pub const INJECTED: usize = 0;
+    /// Faults whose victim was not there.
+    pub const MISSED: usize = 1;
+
+    /// A board of its own.
+    pub fn board() -> Board {
+        Board::new(&[Field::Number("injected"), Field::Number("missed")])
+    }
+}
+
 /// Places of a session's board.
 pub mod session {
     use super::{Board, Field};

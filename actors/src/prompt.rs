@@ -23,6 +23,7 @@ mod literals;
 mod messages;
 mod methods;
 mod parts;
+mod size;
 
 use std::time::SystemTime;
 
@@ -32,6 +33,7 @@ use serde_json::{Map, Value};
 use crate::engine::protocol::TextPart;
 use context::{Inputs, SpecialTexts};
 use dialect::Dialect;
+use environment::Effort;
 use guard::{Guard, Scope};
 
 pub use messages::{MessageError, ROLES, normalize_messages};
@@ -49,6 +51,8 @@ pub struct ChatPrompt {
     pub variables: Map<String, Value>,
 }
 
+type Jinja = minijinja::Environment<'static>;
+
 /// Why a template gave no text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
@@ -64,7 +68,19 @@ pub enum TemplateError {
         /// What the template says, or what was wrong.
         message: String,
     },
+    /// The template cannot have these variables, or fails with them and not without: the client's matter.
+    #[error("{message}")]
+    BadVariables {
+        /// What was wrong.
+        message: String,
+    },
+    /// It computed for too long: the client's matter.
+    #[error("the conversation is too much work for the chat template")]
+    TooMuchWork,
 }
+
+/// Text up to which a conversation is laid out without a thread of its own, in bytes.
+const BRIEF_BYTES: usize = 64 << 10;
 
 /// The layout for models without a template: a transcript in plain text, each turn `Role: text` and a blank line.
 ///
@@ -76,7 +92,8 @@ pub const FALLBACK_TEMPLATE: &str = "{% for message in messages %}{{ message.rol
 /// A compiled chat template with the facts of its model. Immutable; share it in an `Arc`.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: minijinja::Environment<'static>,
+    brief: Jinja,
+    full: Jinja,
     dialect: Dialect,
     guard: Guard,
     specials: SpecialTexts,
@@ -97,15 +114,17 @@ impl ChatTemplate {
         control_texts: Vec<String>,
     ) -> Result<Self, TemplateError> {
         let source = source.unwrap_or(FALLBACK_TEMPLATE);
-        let environment =
-            environment::build(source).map_err(|error| TemplateError::Invalid { message: error.to_string() })?;
+        let build = |effort| {
+            environment::build(source, effort).map_err(|error| TemplateError::Invalid { message: error.to_string() })
+        };
         let mut template = Self {
-            environment,
+            brief: build(Effort::Brief)?,
+            full: build(Effort::Full)?,
             dialect: Dialect::default(),
             guard: Guard::new(control_texts, source),
             specials: SpecialTexts { bos: bos_text.unwrap_or("").to_owned(), eos: eos_text.unwrap_or("").to_owned() },
         };
-        template.dialect = Dialect::probe(|chat| template.plain(chat, SystemTime::UNIX_EPOCH));
+        template.dialect = Dialect::probe(|chat| template.plain(&template.full, chat, SystemTime::UNIX_EPOCH));
         Ok(template)
     }
 
@@ -117,20 +136,34 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TemplateError::Rejected`] with the template's own words if it calls `raise_exception`, with the reason if it
-    /// fails in another way, runs too long, or handles a control text in the messages so that nobody can tell it from the template's own.
+    /// fails in another way or handles a control text in the messages so that nobody can tell it from the template's own;
+    /// [`TemplateError::TooMuchWork`]; [`TemplateError::BadVariables`].
     pub fn render(&self, chat: &ChatPrompt) -> Result<Vec<TextPart>, TemplateError> {
-        self.render_at(chat, SystemTime::now())
+        self.render_at(&self.full, chat, SystemTime::now())
     }
 
-    fn render_at(&self, chat: &ChatPrompt, now: SystemTime) -> Result<Vec<TextPart>, TemplateError> {
-        let plain = self.plain(chat, now)?;
+    /// The same if it takes some milliseconds at most; `None` for what may take longer and should not run where others
+    /// wait. Common chats do not.
+    pub fn render_briefly(&self, chat: &ChatPrompt) -> Option<Result<Vec<TextPart>, TemplateError>> {
+        if size::exceeds(chat, BRIEF_BYTES) {
+            return None;
+        }
+        let rendered = self.render_at(&self.brief, chat, SystemTime::now());
+        (rendered != Err(TemplateError::TooMuchWork)).then_some(rendered)
+    }
+
+    fn render_at(&self, jinja: &Jinja, chat: &ChatPrompt, now: SystemTime) -> Result<Vec<TextPart>, TemplateError> {
+        let plain = self.plain(jinja, chat, now).map_err(|error| self.blame(jinja, chat, now, error))?;
         for scope in Scope::STRONGEST_FIRST {
             let marker = self.guard.marker(scope);
             let context = self.context(chat, now, &|text| marker.mark(text))?;
             if !marker.has_marked() {
                 return Ok(parts::single(plain));
             }
-            let marked = environment::render(&self.environment, context);
+            let marked = environment::render(jinja, context);
+            if marked == Err(TemplateError::TooMuchWork) {
+                return Err(TemplateError::TooMuchWork);
+            }
             if let Some(tainted) = marked.ok().and_then(|marked| self.guard.tainted(&plain, &marked)) {
                 return Ok(self.guard.split(&plain, &tainted));
             }
@@ -142,9 +175,23 @@ impl ChatTemplate {
         })
     }
 
-    fn plain(&self, chat: &ChatPrompt, now: SystemTime) -> Result<String, TemplateError> {
+    fn plain(&self, jinja: &Jinja, chat: &ChatPrompt, now: SystemTime) -> Result<String, TemplateError> {
         let context = self.context(chat, now, &|text| text.into())?;
-        environment::render(&self.environment, context)
+        environment::render(jinja, context)
+    }
+
+    /// Whose fault a failure is: what does not fail without the variables fails by them.
+    fn blame(&self, jinja: &Jinja, chat: &ChatPrompt, now: SystemTime, error: TemplateError) -> TemplateError {
+        match error {
+            TemplateError::Rejected { message } if !chat.variables.is_empty() => {
+                let without = ChatPrompt { variables: Map::new(), ..chat.clone() };
+                match self.plain(jinja, &without, now) {
+                    Ok(_) => TemplateError::BadVariables { message },
+                    Err(_) => TemplateError::Rejected { message },
+                }
+            }
+            error => error,
+        }
     }
 
     fn context(

@@ -66,7 +66,7 @@ impl GenerateRequest {
 
     /// A request that continues a conversation.
     pub fn chat(chat: ChatPrompt) -> Self {
-        Self::new(Prompt::Chat(Box::new(chat)))
+        Self::new(Prompt::Chat(Arc::new(chat)))
     }
 
     /// A request that continues a text.
@@ -90,7 +90,7 @@ impl TenantId {
 #[derive(Debug, Clone)]
 pub enum Prompt {
     /// Messages, laid out by the model's chat template.
-    Chat(Box<ChatPrompt>),
+    Chat(Arc<ChatPrompt>),
     /// Plain text; the model's beginning token is added if the model wants it. Special tokens' texts are plain text.
     Text(String),
     /// Tokens as they are.

@@ -9,6 +9,7 @@
 //! event is delivered.
 
 pub mod answer;
+mod layout;
 mod lease;
 pub mod outbox;
 pub mod protocol;
@@ -17,12 +18,13 @@ mod shown;
 mod watch;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ractor::ActorProcessingErr;
 use tokio::sync::mpsc;
 
 use self::answer::Answer;
+use self::layout::Layout;
 use self::lease::Lease;
 use self::outbox::Outbox;
 use self::protocol::Shared;
@@ -35,7 +37,7 @@ use crate::backend::{BackendMsg, TokensTo, VocabularyError};
 use crate::engine::protocol::{AddSpecial, EndReason, Epoch, RequestId, SequenceOutput, TextPart, Token};
 use crate::engine::vocabulary_thread::plain_text;
 use crate::error::GenerateError;
-use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt, Timings, Usage};
+use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt};
 use crate::response_cache::key::LaidOut;
 use crate::sampling::SamplingParams;
 use crate::scheduler::{SchedulerMsg, Submission};
@@ -56,6 +58,8 @@ pub struct SessionState {
     phase: Phase,
     /// The last scheduler that took the submission.
     known_to: Option<Epoch>,
+    /// Under way while the permit is not here.
+    layout: Option<Layout>,
     prompt: Vec<Token>,
     max_tokens: u32,
     answer: Answer,
@@ -66,7 +70,7 @@ pub struct SessionState {
     /// Cancels at the scheduler when the state is dropped, however that comes about.
     lease: Lease,
     _watch: Watch,
-    /// Given back just before the caller learns that it is over, unless events still wait for room.
+    /// Given back just before the caller learns that it is over, unless events still wait for room. Lent to a layout.
     permit: Option<Permit>,
     /// Permits in all.
     permits: u32,
@@ -135,11 +139,12 @@ impl SessionState {
             model: None,
             phase: Phase::Tokenizing,
             known_to: None,
+            layout: None,
             prompt: Vec::new(),
             max_tokens: 0,
             answer: Answer::new(&args.request),
             sharing: Sharing::new(&args.request),
-            shown: Shown::new(args.row, args.wiring.clone(), myself.get_cell()),
+            shown: Shown::new(args.row, args.ledger, args.wiring.clone(), myself.get_cell()),
             outbox: Outbox::new(args.receiver, myself),
             lease: Lease { request: args.request_id, wiring: args.wiring.clone() },
             wiring: args.wiring,
@@ -159,6 +164,7 @@ impl SessionState {
             SessionMsg::Follow(ticket) => self.on_follow(ticket),
             SessionMsg::FollowerGone { request } => self.on_follower_gone(request),
             SessionMsg::Shared(shared) => self.on_shared(myself, shared),
+            SessionMsg::LaidOut { result, permit } => self.on_laid_out(myself, result, permit),
             SessionMsg::Tokenized { result } => self.on_tokenized(myself, result),
             SessionMsg::Queued { position } => self.on_queued(position),
             SessionMsg::Started { epoch, reused } => self.on_started(epoch, reused),
@@ -182,9 +188,14 @@ impl SessionState {
         let prompt = match &self.request.prompt {
             Prompt::Tokens(tokens) => LaidOut::Tokens(tokens.clone()),
             Prompt::Text(text) => LaidOut::Parts(plain_text(text.clone())),
-            Prompt::Chat(chat) => {
-                LaidOut::Parts(model.template.render(chat).map_err(|error| answer::template_error(&error))?)
-            }
+            Prompt::Chat(chat) => match model.template.render_briefly(chat) {
+                Some(parts) => LaidOut::Parts(parts.map_err(|error| answer::template_error(&error))?),
+                None => {
+                    let chat = chat.clone();
+                    self.lay_out(myself, model, chat);
+                    return Ok(());
+                }
+            },
         };
         self.share(myself, prompt, &model)
     }
@@ -293,7 +304,7 @@ impl SessionState {
         if self.phase == Phase::Submitted(Some(epoch)) {
             self.answer.on_started(reused);
             self.sharing.tell(|| Shared::Running);
-            self.shown.running();
+            self.shown.running(&self.answer);
         }
         Ok(())
     }
@@ -403,8 +414,7 @@ impl SessionState {
             self.outbox.send(GenerationEvent::Delta(rest))?;
         }
         self.share_end(&reason);
-        let timings = self.timings();
-        let usage = self.usage();
+        let (usage, timings) = self.shown.bill();
         self.end(GenerationEvent::Finished(Finished { reason, usage, timings, resumed: self.answer.resumed }));
         Ok(())
     }
@@ -423,26 +433,5 @@ impl SessionState {
             self.permit = None;
         }
         self.outbox.end(event);
-    }
-
-    fn usage(&self) -> Usage {
-        Usage {
-            prompt_tokens: self.answer.prompt_len,
-            cached_tokens: self.answer.cached_tokens,
-            completion_tokens: self.answer.emitted.len() as u32,
-        }
-    }
-
-    fn timings(&self) -> Timings {
-        let between = |from: Option<Instant>, to: Option<Instant>| {
-            from.zip(to).map_or(Duration::ZERO, |(from, to)| to.saturating_duration_since(from))
-        };
-        let answer = &self.answer;
-        let read = answer.first_token_at.or_else(|| Some(Instant::now()));
-        Timings {
-            queue: between(Some(self.arrived_at), answer.started_at.or(read)),
-            prefill: between(answer.started_at, read),
-            decode: between(answer.first_token_at, answer.last_token_at),
-        }
     }
 }

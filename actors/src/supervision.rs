@@ -9,6 +9,7 @@
 
 pub mod addr;
 pub mod board;
+pub(crate) mod disturbance;
 pub mod dynamic;
 pub mod histogram;
 pub mod mailbox;

@@ -44,9 +44,10 @@ use crate::engine::protocol::{AddSpecial, ModelInfo, RequestId, TextPart, Token}
 use crate::error::GenerateError;
 use crate::inspector::InspectorArgs;
 use crate::inspector::log::EventLog;
+use crate::ledger::Ledger;
 use crate::names;
 use crate::prompt::ChatPrompt;
-use crate::request::{CacheMode, GenerateRequest, GenerationEvent};
+use crate::request::{CacheMode, GenerateRequest, GenerationEvent, TenantId};
 use crate::session::outbox::{CHANNEL_EVENTS, Receiver};
 use crate::session::{Session, SessionArgs, answer};
 use crate::supervision::supervisor::SupervisorMsg;
@@ -185,6 +186,10 @@ impl System {
     /// given.
     pub fn admit(&self, claim: Claim) -> Result<Vec<Permit>, GenerateError> {
         self.check_serving()?;
+        self.take_permits(claim)
+    }
+
+    fn take_permits(&self, claim: Claim) -> Result<Vec<Permit>, GenerateError> {
         self.inner.admission.try_acquire(claim).map_err(|refusal| match refusal {
             Refusal::Full { limit, retry_after } => GenerateError::Overloaded { limit, retry_after },
             Refusal::OverQuota { limit, retry_after } => GenerateError::OverQuota { limit, retry_after },
@@ -229,8 +234,8 @@ impl System {
     /// `ShuttingDown` when no session can be started any more.
     pub async fn generate_with(&self, permit: Permit, request: GenerateRequest) -> Result<Generation, GenerateError> {
         let (sender, events) = mpsc::channel(CHANNEL_EVENTS);
-        self.spawn_session(permit, request, Receiver::Channel(sender)).await?;
-        Ok(Generation::new(events))
+        let ledger = self.spawn_session(permit, request, Receiver::Channel(sender)).await?;
+        Ok(Generation::new(events, ledger))
     }
 
     /// Starts a generation whose events become messages of an actor. The request is cancelled when the actor ends.
@@ -243,7 +248,7 @@ impl System {
         M: ractor::Message + From<GenerationEvent>,
     {
         let permit = self.admit_one(&request)?;
-        self.spawn_session(permit, request, Receiver::actor(receiver)).await
+        self.spawn_session(permit, request, Receiver::actor(receiver)).await.map(drop)
     }
 
     async fn spawn_session(
@@ -251,17 +256,19 @@ impl System {
         permit: Permit,
         mut request: GenerateRequest,
         receiver: Receiver,
-    ) -> Result<(), GenerateError> {
+    ) -> Result<Ledger, GenerateError> {
         let inner = &self.inner;
         if inner.args.response_cache.is_none() {
             request.cache = CacheMode::Bypass;
         }
         let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
         let arrived_at = request.arrived_at;
+        let ledger = Ledger::new(arrived_at);
         let supervisor = self.sessions_supervisor().await?;
         let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
         let args = SessionArgs {
             row: inner.wiring.actors.session(name.clone(), Arc::new(boards::session::board())),
+            ledger: ledger.clone(),
             request_id,
             request,
             permit,
@@ -272,7 +279,7 @@ impl System {
             max_iterations: inner.args.max_iterations,
         };
         let spawned = Session::spawn_linked(Some(name), Session, args, supervisor.get_cell()).await;
-        spawned.map(drop).map_err(|error| {
+        spawned.map(|_| ledger).map_err(|error| {
             tracing::warn!(request = request_id, %error, "session not started");
             GenerateError::ShuttingDown
         })
@@ -340,13 +347,20 @@ impl System {
         }
     }
 
-    /// Lays a conversation out by the model's chat template.
+    /// Lays a conversation out by the model's chat template; a long one beside the actors and under a permit.
     ///
     /// # Errors
-    /// `InvalidRequest` if the template rejects it, `ModelLoading`.
-    pub fn render(&self, chat: &ChatPrompt) -> Result<Vec<TextPart>, GenerateError> {
+    /// `InvalidRequest` if the template rejects it, `ModelLoading`, `Overloaded`.
+    pub async fn render(&self, chat: ChatPrompt) -> Result<Vec<TextPart>, GenerateError> {
         let model = self.loaded().ok_or(GenerateError::ModelLoading)?;
-        model.template.render(chat).map_err(|error| answer::template_error(&error))
+        let rendered = match model.template.render_briefly(&chat) {
+            Some(rendered) => rendered,
+            None => {
+                let permit = self.take_permits(Claim { tenant: TenantId::NOBODY, priority: 0, count: 1 })?;
+                self.inner.wiring.layouts.lay_out(model, Arc::new(chat), permit).await.0
+            }
+        };
+        rendered.map_err(|error| answer::template_error(&error))
     }
 
     /// Facts about the model; `None` until it is loaded for the first time.
@@ -362,6 +376,11 @@ impl System {
     /// Follows what the system can do.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.inner.wiring.status.subscribe()
+    }
+
+    /// How long no step has ended with requests under way, if that is longer than it should ever take (`stall_after`).
+    pub fn stalled(&self) -> Option<Duration> {
+        self.inner.wiring.pulse.silence().filter(|silence| *silence > self.inner.args.stall_after)
     }
 
     /// Follows what the supervisors do.

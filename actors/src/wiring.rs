@@ -8,8 +8,10 @@ use crate::backend::BackendMsg;
 use crate::boards::Boards;
 use crate::engine::protocol::ModelInfo;
 use crate::kv_cache::KvCacheMsg;
+use crate::layouts::Layouts;
 use crate::meters::Meters;
 use crate::prompt::ChatTemplate;
+use crate::pulse::Pulse;
 use crate::quarantine::Quarantine;
 use crate::response_cache::ResponseCacheMsg;
 use crate::response_cache::key::ModelIdentity;
@@ -42,6 +44,10 @@ pub struct Wiring {
     pub boards: Boards,
     /// What all requests came to.
     pub meters: Meters,
+    /// Where long chats are laid out.
+    pub layouts: Layouts,
+    /// Whether the engine ends its steps.
+    pub pulse: Pulse,
 }
 
 /// A model and its compiled chat template.
@@ -70,6 +76,8 @@ impl Wiring {
             actors: ActorRegistry::default(),
             boards: Boards::default(),
             meters: Meters::default(),
+            layouts: Layouts::default(),
+            pulse: Pulse::default(),
         }
     }
 

@@ -8,6 +8,8 @@ mod loading;
 mod prefixes;
 #[path = "llama/tiny.rs"]
 mod tiny;
+#[path = "llama/together.rs"]
+mod together;
 #[path = "llama/vocabulary.rs"]
 mod vocabulary;
 

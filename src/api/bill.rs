@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cllm_actors::ledger::Ledger;
 use cllm_actors::request::{Finished, Timings, Usage};
 use serde::Serialize;
 
@@ -55,22 +56,13 @@ impl<'a> Bill<'a> {
 
     /// Counts in all. A prompt counts once, however many choices it has; what its first reader found cached is cached.
     pub(crate) fn usage(&self) -> Usage {
-        let mut total = Usage::default();
-        for choices in self.sequences.chunks(self.choices) {
-            total.prompt_tokens += choices.iter().map(|end| end.usage.prompt_tokens).max().unwrap_or(0);
-            total.cached_tokens += choices.iter().map(|end| end.usage.cached_tokens).min().unwrap_or(0);
-            total.completion_tokens += choices.iter().map(|end| end.usage.completion_tokens).sum::<u32>();
-        }
-        total
+        let usages: Vec<Usage> = self.sequences.iter().map(|end| end.usage).collect();
+        total(&usages, self.choices)
     }
 
     /// The slowest sequence's times, one by one.
     pub(crate) fn slowest(&self) -> Timings {
-        self.sequences.iter().fold(Timings::default(), |slowest, end| Timings {
-            queue: slowest.queue.max(end.timings.queue),
-            prefill: slowest.prefill.max(end.timings.prefill),
-            decode: slowest.decode.max(end.timings.decode),
-        })
+        slowest(self.sequences.iter().map(|end| end.timings))
     }
 
     /// The object for `usage`.
@@ -104,6 +96,31 @@ impl<'a> Bill<'a> {
             resumed: self.sequences.iter().map(|end| end.resumed).sum(),
         }
     }
+}
+
+/// The running total of sequences that may never send a bill, `choices` (at least 1) for each prompt.
+pub(crate) fn so_far(sequences: &[Ledger], choices: u32) -> (Usage, Timings) {
+    let usages: Vec<Usage> = sequences.iter().map(Ledger::usage).collect();
+    (total(&usages, choices.max(1) as usize), slowest(sequences.iter().map(Ledger::timings)))
+}
+
+/// The one rule for several sequences: see [`Bill::usage`].
+fn total(usages: &[Usage], choices: usize) -> Usage {
+    let mut total = Usage::default();
+    for choices in usages.chunks(choices) {
+        total.prompt_tokens += choices.iter().map(|usage| usage.prompt_tokens).max().unwrap_or(0);
+        total.cached_tokens += choices.iter().map(|usage| usage.cached_tokens).min().unwrap_or(0);
+        total.completion_tokens += choices.iter().map(|usage| usage.completion_tokens).sum::<u32>();
+    }
+    total
+}
+
+fn slowest(timings: impl Iterator<Item = Timings>) -> Timings {
+    timings.fold(Timings::default(), |slowest, timings| Timings {
+        queue: slowest.queue.max(timings.queue),
+        prefill: slowest.prefill.max(timings.prefill),
+        decode: slowest.decode.max(timings.decode),
+    })
 }
 
 /// Milliseconds, to the microsecond.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cllm_actors::admission::Claim;
+use cllm_actors::ledger::Ledger;
 use cllm_actors::request::{CacheMode, TenantId};
 use cllm_actors::system::Generation;
 use cllm_actors::{GenerateError, Prompt, SamplingParams};
@@ -14,7 +15,7 @@ use warp::Reply;
 use warp::reply::Response;
 
 use crate::api::Api;
-use crate::api::bill::Bill;
+use crate::api::bill;
 use crate::api::fields::Fields;
 use crate::api::openai::answer::{self, TextExtras};
 use crate::api::openai::chunks::{ChatChunks, TextChunks};
@@ -40,7 +41,7 @@ pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError>
     let stamp = Stamp::new("chatcmpl", &api.app.settings.model_id).of_tier(shared.class.tier);
     match shared.delivery {
         Delivery::Whole => {
-            let outcomes = whole(sequences, shared.choices, &call.log).await;
+            let outcomes = whole(sequences, &call.log).await;
             document(answer::chat(&stamp, outcomes.map_err(|error| blame(error, "messages"))?, logprobs))
         }
         Delivery::Stream { include_usage } => {
@@ -66,7 +67,7 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
     let stamp = Stamp::new("cmpl", &api.app.settings.model_id).of_tier(shared.class.tier);
     match shared.delivery {
         Delivery::Whole => {
-            let outcomes = whole(sequences, shared.choices, &call.log).await;
+            let outcomes = whole(sequences, &call.log).await;
             let outcomes = outcomes.map_err(|error| blame(error, "prompt"))?;
             document(answer::text(&stamp, &outcomes, shared.choices, &extras))
         }
@@ -105,6 +106,7 @@ impl Api {
         if plan.unknown_fields > 0 {
             tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
         }
+        let choices = plan.shared.choices;
         let system = &self.app.system;
         let cache = cache_mode(&call.headers);
         let tenant = call.tenant.as_ref().map_or(TenantId::NOBODY, Tenant::id);
@@ -117,7 +119,10 @@ impl Api {
             request.tenant = tenant;
             system.generate_with(permit, request)
         });
-        Ok(Sequences::new(future::try_join_all(generations).await?))
+        let generations = future::try_join_all(generations).await?;
+        let ledgers: Vec<Ledger> = generations.iter().map(|generation| generation.ledger().clone()).collect();
+        call.log.generates(move || bill::so_far(&ledgers, choices));
+        Ok(Sequences::new(generations))
     }
 
     /// The text of each sequence's prompt.
@@ -138,15 +143,9 @@ impl Api {
     }
 }
 
-/// Waits for the end of all sequences and logs what they cost.
-pub(super) async fn whole(
-    sequences: Sequences<Generation>,
-    choices: u32,
-    log: &RequestLog,
-) -> Result<Vec<Outcome>, GenerateError> {
+/// Waits for the end of all sequences and logs where their answers come from.
+pub(super) async fn whole(sequences: Sequences<Generation>, log: &RequestLog) -> Result<Vec<Outcome>, GenerateError> {
     let outcomes = sequences.collect().await?;
-    let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), choices);
-    log.generated(bill.usage(), bill.slowest());
     log.cached(outcomes.iter().filter_map(|outcome| outcome.cache).max());
     Ok(outcomes)
 }

@@ -166,9 +166,6 @@ impl<D: Dialect> Writer<D> {
         let finished = self.ends[index].insert(finished).clone();
         self.over = self.ends.iter().all(Option::is_some);
         let bill = self.over.then(|| Bill::new(self.ends.iter().flatten(), self.choices));
-        if let Some(bill) = &bill {
-            self.log.generated(bill.usage(), bill.slowest());
-        }
         self.dialect.finished(index, &finished, bill.as_ref(), &mut self.frames);
     }
 

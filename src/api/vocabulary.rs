@@ -65,7 +65,7 @@ pub(super) async fn apply_template(api: Api, mut call: Call) -> Result<Response,
     let mut fields = Fields::of(call.json().await?);
     let chat = conversation(&mut fields)?;
     check_model(&api.app.settings, fields.string(&["model"])?.as_deref())?;
-    let parts = api.app.system.render(&chat)?;
+    let parts = api.app.system.render(chat).await?;
     let prompt: String = parts.into_iter().map(|part| part.text).collect();
     Ok(warp::reply::json(&json!({ "prompt": prompt })).into_response())
 }

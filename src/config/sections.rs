@@ -144,7 +144,8 @@ section! {
         /// Where llama.cpp runs: in a process of its own, whose death no request notices, or in a thread of the server;
         /// or `fake`, which computes nothing.
         engine: Engine = Engine::Process;
-        /// Time without progress after which an engine process is taken for hung and killed, in milliseconds.
+        /// Time without progress after which an engine process is taken for hung and killed, in milliseconds. As long
+        /// without the end of a step, with requests under way, and the server is not ready, wherever the engine runs.
         watchdog_ms: u64 = 10_000, Rule::Integer(100, WEEK_MS);
     }
     with {

@@ -79,6 +79,7 @@ impl Config {
             // A week of milliseconds fits.
             prefill_wait_ms: self.scheduler.batch_timeout_ms as u32,
             max_iterations: (max_iterations > 0).then_some(max_iterations),
+            stall_after: Duration::from_millis(self.backend.watchdog_ms),
             engine_rules: self.supervision.engine.rules(),
             root_rules: self.supervision.root.rules(),
             response_cache: self.cache.enabled.then(|| self.cache.options()),

@@ -1,7 +1,9 @@
 //! Probes, answered from the state of the actor tree and never by asking an actor.
 //!
-//! `/livez`: the process answers. `/readyz`: requests are served at once; while the engine restarts they only wait, but
-//! a balancer with another server to choose should choose it. `/health` is `/readyz` behind a key.
+//! `/livez`: the process answers. `/readyz`: requests are served at once and the engine ends its steps; while it restarts
+//! requests only wait, but a balancer with another server to choose should choose it. `/health` is `/readyz` behind a key.
+
+use std::time::Duration;
 
 use cllm_actors::system::Status;
 use hyper::StatusCode;
@@ -12,12 +14,15 @@ use warp::reply::Response;
 
 use crate::http::route::Route;
 
-/// The probes' routes.
-pub fn routes(status: watch::Receiver<Status>) -> Vec<Route> {
+/// The probes' routes. `stalled` says how long the engine has been silent if that is too long.
+pub fn routes(
+    status: watch::Receiver<Status>,
+    stalled: impl Fn() -> Option<Duration> + Clone + Send + Sync + 'static,
+) -> Vec<Route> {
     let ready = move || {
-        let status = status.clone();
+        let (status, stalled) = (status.clone(), stalled.clone());
         move |_| {
-            let (code, body) = readiness(&status.borrow());
+            let (code, body) = readiness(&status.borrow(), stalled());
             async move { Ok(reply(code, &body)) }
         }
     };
@@ -28,8 +33,12 @@ pub fn routes(status: watch::Receiver<Status>) -> Vec<Route> {
     ]
 }
 
-fn readiness(status: &Status) -> (StatusCode, Value) {
+fn readiness(status: &Status, stalled: Option<Duration>) -> (StatusCode, Value) {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    if let (Status::Ready, Some(silence)) = (status, stalled) {
+        let cause = "requests are under way and the engine has ended no step for too long";
+        return (unavailable, json!({ "status": "stalled", "cause": cause, "silent_ms": silence.as_millis() as u64 }));
+    }
     match status {
         Status::Ready => (StatusCode::OK, json!({ "status": "ok" })),
         Status::Restarting { cause } => (unavailable, json!({ "status": "restarting", "cause": cause })),

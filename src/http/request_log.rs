@@ -39,13 +39,21 @@ pub struct RequestLog {
     facts: Arc<Mutex<Facts>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Facts {
     tenant: Option<Tenant>,
     error: Option<ApiError>,
-    usage: Option<Usage>,
-    timings: Option<Timings>,
+    cost: Option<Cost>,
     cache: Option<CacheOutcome>,
+}
+
+/// Tells what a request has cost so far.
+type Cost = Box<dyn Fn() -> (Usage, Timings) + Send>;
+
+impl std::fmt::Debug for Facts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Facts").field("tenant", &self.tenant).field("error", &self.error).finish_non_exhaustive()
+    }
 }
 
 impl RequestLog {
@@ -59,17 +67,9 @@ impl RequestLog {
         self.facts().error.get_or_insert_with(|| error.clone());
     }
 
-    /// One generation ended. Several choices add up in tokens; of their times the longest counts.
-    pub fn generated(&self, usage: Usage, timings: Timings) {
-        let mut facts = self.facts();
-        let sum = facts.usage.get_or_insert_with(Usage::default);
-        sum.prompt_tokens += usage.prompt_tokens;
-        sum.cached_tokens += usage.cached_tokens;
-        sum.completion_tokens += usage.completion_tokens;
-        let longest = facts.timings.get_or_insert_with(Timings::default);
-        longest.queue = longest.queue.max(timings.queue);
-        longest.prefill = longest.prefill.max(timings.prefill);
-        longest.decode = longest.decode.max(timings.decode);
+    /// It generates. `cost` is asked once, when the line is written, whatever has ended the request by then.
+    pub fn generates(&self, cost: impl Fn() -> (Usage, Timings) + Send + 'static) {
+        self.facts().cost = Some(Box::new(cost));
     }
 
     /// Where the answer comes from. Known before its head goes out, which says so too.
@@ -147,6 +147,7 @@ impl Drop for LogLine {
         {
             tracing::error!(request_id = &*self.request_id, code = error.code(), detail, "request failed inside");
         }
+        let (usage, timings) = facts.cost.as_ref().map(|cost| cost()).unzip();
         tracing::info!(
             request_id = &*self.request_id,
             method = self.method.as_str(),
@@ -157,12 +158,12 @@ impl Drop for LogLine {
             tenant = facts.tenant.as_ref().map(Tenant::as_str),
             code = facts.error.as_ref().map(ApiError::code),
             cache = facts.cache.map(CacheOutcome::as_str),
-            prompt_tokens = facts.usage.map(|usage| usage.prompt_tokens),
-            cached_tokens = facts.usage.map(|usage| usage.cached_tokens),
-            completion_tokens = facts.usage.map(|usage| usage.completion_tokens),
-            queue_ms = facts.timings.map(|timings| milliseconds(timings.queue)),
-            prefill_ms = facts.timings.map(|timings| milliseconds(timings.prefill)),
-            decode_ms = facts.timings.map(|timings| milliseconds(timings.decode)),
+            prompt_tokens = usage.map(|usage| usage.prompt_tokens),
+            cached_tokens = usage.map(|usage| usage.cached_tokens),
+            completion_tokens = usage.map(|usage| usage.completion_tokens),
+            queue_ms = timings.map(|timings| milliseconds(timings.queue)),
+            prefill_ms = timings.map(|timings| milliseconds(timings.prefill)),
+            decode_ms = timings.map(|timings| milliseconds(timings.decode)),
             "request finished"
         );
     }

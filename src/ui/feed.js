@@ -17,6 +17,7 @@ const NAMES = {
   held: "held",
   resumed: "resumed",
   gave_up: "gave up",
+  disturbed: "fault injected",
   killed: "killed",
   paused: "paused",
 };

@@ -1,9 +1,12 @@
 //! The actors as an operator sees and commands them.
 
+use futures_util::FutureExt;
 use hyper::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
-use crate::client::{Answer, Ask, Event, Stream};
+use crate::client::{Answer, Ask, Event, Stream, soon};
 use crate::expected::chat_body;
 use crate::server::Server;
 
@@ -134,6 +137,70 @@ async fn a_paused_scheduler_lets_requests_wait_until_it_is_resumed() {
     command(&server, "/actors/engine-0/scheduler-0/resume", "boss").await.ok();
     happened(&mut live, &["resumed"]).await;
     assert!(!waiting.chunks().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_paused_http_accepts_nobody_and_an_open_connection_resumes_it() {
+    let server = Server::start(ADMIN).await;
+    let mut open = Connection::to(&server).await;
+    open.command("/actors/http/pause").await;
+    let http = open.ask("GET", "/actors/http").await;
+    assert!(http.contains(r#""listening":false"#) && http.contains(r#""status":"paused""#), "{http}");
+    // The system takes the connection, the server does not.
+    let mut waiting = Connection::to(&server).await;
+    let mut answer = Box::pin(async move { waiting.ask("GET", "/livez").await });
+    let livez = open.ask("GET", "/livez").await;
+    assert!(livez.starts_with("HTTP/1.1 200"), "{livez}");
+    assert!(answer.as_mut().now_or_never().is_none(), "answered by a paused server");
+    open.command("/actors/http/resume").await;
+    let answer = soon("the answer", answer).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(get(&server, "/actors/http").await.ok()["status"], "running");
+}
+
+#[tokio::test]
+async fn whoever_cannot_pause_says_so() {
+    let server = Server::start(ADMIN).await;
+    let tree = get(&server, "/actors").await.ok();
+    let paths = tree["actors"].as_array().expect("a list").iter().filter_map(|actor| actor["path"].as_str());
+    for path in paths.filter(|path| !path.ends_with("/http") && *path != SCHEDULER) {
+        for action in ["pause", "resume"] {
+            let answer = command(&server, &format!("/actors/{path}/{action}"), "boss").await;
+            assert_eq!(
+                (answer.status.as_u16(), &answer.json()["error"]["code"]),
+                (409, &json!("not_pausable")),
+                "{path}"
+            );
+        }
+    }
+}
+
+/// A connection that stays open, for one request after the other.
+struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    async fn to(server: &Server) -> Self {
+        Self(BufReader::new(TcpStream::connect(server.address).await.expect("it listens")))
+    }
+
+    async fn command(&mut self, path: &str) {
+        let answer = self.ask("POST", path).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// Head and body of the answer.
+    async fn ask(&mut self, method: &str, path: &str) -> String {
+        let ask = format!("{method} {path} HTTP/1.1\r\nhost: cllm\r\nx-api-key: boss\r\n\r\n");
+        self.0.write_all(ask.as_bytes()).await.expect("it reads");
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.0.read_line(&mut head).await.expect("text"), 0, "closed: {head}");
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a document");
+        let mut body = vec![0; length.parse().expect("a number")];
+        self.0.read_exact(&mut body).await.expect("the whole body");
+        head + &String::from_utf8(body).expect("JSON")
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn server(settings: &[&str]) -> Server {
 }
 
 /// The engine process that was started as number `count`.
-async fn pid(server: &Server, count: usize) -> u32 {
+pub(crate) async fn pid(server: &Server, count: usize) -> u32 {
     soon("an engine process", async {
         loop {
             let log = server.log();
@@ -34,7 +34,7 @@ async fn pid(server: &Server, count: usize) -> u32 {
     .await
 }
 
-fn exists(pid: u32) -> bool {
+pub(crate) fn exists(pid: u32) -> bool {
     // A zombie is still listed, and would be a defect.
     Path::new("/proc").join(pid.to_string()).exists()
 }

@@ -129,6 +129,12 @@ fn wrong_bodies() -> Vec<(&'static str, Value, &'static str, &'static str)> {
         (CHAT, merge(valid(CHAT), json!({ "logprobs": 3 })), "logprobs", "invalid_type"),
         (CHAT, merge(valid(CHAT), json!({ "logprobs": true, "top_logprobs": 21 })), "top_logprobs", "invalid_value"),
         (CHAT, merge(valid(CHAT), json!({ "top_logprobs": 2 })), "top_logprobs", "invalid_value"),
+        (
+            CHAT,
+            merge(valid(CHAT), json!({ "chat_template_kwargs": { "messages": [] } })),
+            "chat_template_kwargs",
+            "invalid_value",
+        ),
         ("/tokenize", json!({}), "content", "missing_required_parameter"),
         ("/tokenize", json!({ "content": 7 }), "content", "invalid_type"),
         ("/detokenize", json!({}), "tokens", "missing_required_parameter"),

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Ask, Event, PATIENCE, Stream, soon};
 use crate::expected::{after, choice_text, chunk_text, chunks_text, text_body};
@@ -159,6 +161,26 @@ async fn a_queued_request_whose_client_leaves_gives_its_permit_back_at_once() {
     assert!(after("keeps the only place", 3000).starts_with(&text));
     drop(stream);
     assert_eq!(rest(next, Vec::new()).await, after("next", 16));
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_sending_side_counts_as_gone() {
+    let server = Server::start(&[SLOW]).await;
+    let body = long("half closed").to_string();
+    let length = body.len();
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: cllm\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    let mut socket = TcpStream::connect(server.address).await.expect("it listens");
+    socket.write_all((head + &body).as_bytes()).await.expect("it reads");
+    let open = async |count: u64| while server.get("/actors/sessions").await.ok()["state"]["open"] != count {};
+    soon("a session", open(1)).await;
+    socket.shutdown().await.expect("it is open");
+    soon("no session", open(0)).await;
+    server.log_line(&["request finished", "client_gone"]).await;
+    let mut answer = Vec::new();
+    soon("the connection closes", socket.read_to_end(&mut answer)).await.expect("in order");
+    assert_eq!(String::from_utf8_lossy(&answer), "", "nothing is sent to a client that is gone");
 }
 
 #[tokio::test]

@@ -13,11 +13,15 @@ mod cllm_api;
 mod command_line;
 mod completions;
 mod cut_characters;
+#[cfg(feature = "llama")]
+mod dead_engine;
 mod engine_process;
 mod errors;
 mod failures;
 mod isolation;
+mod log_bills;
 mod priorities;
+mod readiness;
 mod response_cache;
 mod start;
 mod tidy;

@@ -12,6 +12,9 @@ use tokio::task::JoinHandle;
 
 use crate::client::{Answer, Ask, Stream, soon};
 
+/// The model of `make setup`.
+pub(crate) const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+
 /// A running server; killed on drop.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -23,7 +26,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one with the fake engine and these `key=value` settings, and waits until it is ready.
     pub(crate) async fn start(settings: &[&str]) -> Self {
-        let mut process = Process::start(&with_settings(&["--port", "0", "--engine", "fake"], settings));
+        Self::start_with(&["--engine", "fake"], settings).await
+    }
+
+    /// The same with these arguments.
+    pub(crate) async fn start_with(arguments: &[&str], settings: &[&str]) -> Self {
+        let mut process = Process::start(&with_settings(&[&["--port", "0"], arguments].concat(), settings));
         let mut stdout = BufReader::new(process.child.stdout.take().expect("it is a pipe"));
         let mut ready_line = String::new();
         soon("the ready line", stdout.read_line(&mut ready_line)).await.expect("a pipe can be read");
@@ -71,6 +79,11 @@ impl Server {
     /// Waits for a line of the log with all these parts.
     pub(crate) async fn log_line(&self, parts: &[&str]) -> String {
         self.process.log_line(parts).await
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Sends it a signal, by `kill`'s name for it.
@@ -151,8 +164,12 @@ impl Process {
         line.unwrap_or_else(|| panic!("no line with {parts:?} in {}", self.log()))
     }
 
+    fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
-        signal(self.child.id().expect("it runs"), name).await;
+        signal(self.pid(), name).await;
     }
 }
 

@@ -105,8 +105,10 @@ mod model_files {
 
     async fn assert_refused(path: &std::path::Path) {
         let path = path.to_str().expect("our paths are UTF-8");
-        let ended = serve(&["--engine", "thread", "--port", "0", "--model", path], &[]).await;
-        assert_fails_clearly(&ended, &["failed to load", path]);
+        for engine in ["thread", "process"] {
+            let ended = serve(&["--engine", engine, "--port", "0", "--model", path], &[]).await;
+            assert_fails_clearly(&ended, &["failed to load", path]);
+        }
     }
 
     #[tokio::test]
@@ -134,5 +136,15 @@ mod model_files {
     #[tokio::test]
     async fn a_folder_is_one_clear_line() {
         assert_refused(std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_without_permission_is_one_clear_line() {
+        use std::os::unix::fs::PermissionsExt;
+        // Root may read it all the same, and then finds no model in it.
+        let path = file("locked.gguf", b"none of your business");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).expect("it is ours");
+        assert_refused(&path).await;
+        std::fs::remove_file(&path).expect("it is ours");
     }
 }

@@ -14,6 +14,7 @@ use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 
 use process::ProcessHost;
+use rustix::process::Signal;
 use thread::ThreadHost;
 
 /// Takes the engine's events; called on its threads.
@@ -74,8 +75,21 @@ pub enum HostError {
 pub enum EngineFault {
     /// `SIGKILL`.
     Killed,
+    /// `SIGABRT`, as by a failed assertion.
+    Aborted,
     /// `SIGSTOP`, which only the watchdog finds.
-    Suspended,
+    Hung,
+    /// `SIGSTOP`, and somebody sends [`EngineFault::Resumed`] before the watchdog finds it.
+    Paused,
+    /// `SIGCONT`.
+    Resumed,
+}
+
+impl EngineFault {
+    /// Whether the engine ends by it.
+    pub const fn is_lethal(self) -> bool {
+        matches!(self, Self::Killed | Self::Aborted | Self::Hung)
+    }
 }
 
 impl EngineHost {
@@ -104,8 +118,10 @@ impl EngineHost {
     /// Hurts the engine's process on purpose; does nothing to threads.
     pub(crate) fn disturb(&self, fault: EngineFault) {
         let signal = match fault {
-            EngineFault::Killed => rustix::process::Signal::KILL,
-            EngineFault::Suspended => rustix::process::Signal::STOP,
+            EngineFault::Killed => Signal::KILL,
+            EngineFault::Aborted => Signal::ABORT,
+            EngineFault::Hung | EngineFault::Paused => Signal::STOP,
+            EngineFault::Resumed => Signal::CONT,
         };
         if let Some(pid) = self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
             // Fails for a process that has ended, and its keeper knows that.

@@ -63,6 +63,7 @@ fn describe(kind: EventKind) -> (&'static str, Option<Duration>) {
         EventKind::Resumed => ("resumed", None),
         EventKind::Killed => ("killed", None),
         EventKind::Paused => ("paused", None),
+        EventKind::Disturbed => ("disturbed", None),
     }
 }
 

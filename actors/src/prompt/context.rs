@@ -38,7 +38,7 @@ pub(super) struct Inputs<'a> {
 /// The template's variables.
 ///
 /// # Errors
-/// `Rejected` for nesting too deep and for variables that are not the client's to set.
+/// `Rejected` for messages nested too deep, `BadVariables` for variables that are, or are not the client's to set.
 pub(super) fn build(inputs: &Inputs<'_>, mark: Mark<'_>) -> Result<Jinja, TemplateError> {
     let chat = inputs.chat;
     let now = inputs.now;
@@ -59,9 +59,13 @@ pub(super) fn build(inputs: &Inputs<'_>, mark: Mark<'_>) -> Result<Jinja, Templa
     ];
     for (name, content) in &chat.variables {
         if RESERVED.contains(&name.as_str()) {
-            return Err(rejected(format!("`{name}` cannot be set as a variable of the chat template")));
+            let message = format!("`{name}` cannot be set as a variable of the chat template");
+            return Err(TemplateError::BadVariables { message });
         }
-        variables.push((name.as_str(), value(content, mark, 1)?));
+        let content = value(content, mark, 1).map_err(|_| TemplateError::BadVariables {
+            message: format!("the variable `{name}` is nested deeper than {MAX_DEPTH} levels"),
+        })?;
+        variables.push((name.as_str(), content));
     }
     Ok(Jinja::from_pairs(variables))
 }

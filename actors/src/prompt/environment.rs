@@ -5,9 +5,24 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use super::{TemplateError, json, methods};
 
-/// Work that one rendering may do: this many instructions, where 64 bytes of text count as one. A chat of a hundred
-/// messages takes some thousand; all of it takes well under a second.
-const FUEL: u64 = 5_000_000;
+/// How much work a rendering may do, in instructions, where 64 bytes of text count as one. A chat of a hundred messages
+/// takes some thousand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// Some milliseconds.
+    Brief,
+    /// Well under a second.
+    Full,
+}
+
+impl Effort {
+    const fn fuel(self) -> u64 {
+        match self {
+            Self::Brief => 50_000,
+            Self::Full => 5_000_000,
+        }
+    }
+}
 
 /// Depth of loops, conditions and macros (ten each) within each other.
 const RECURSION_LIMIT: usize = 400;
@@ -18,11 +33,11 @@ const NAME: &str = "chat_template";
 ///
 /// # Errors
 /// If it does not parse.
-pub(super) fn build(source: &str) -> Result<Environment<'static>, Error> {
+pub(super) fn build(source: &str, effort: Effort) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(effort.fuel()));
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.set_unknown_method_callback(methods::call);
     environment.add_filter("tojson", json::tojson);
@@ -34,10 +49,13 @@ pub(super) fn build(source: &str) -> Result<Environment<'static>, Error> {
 /// Renders the template of [`build`].
 ///
 /// # Errors
-/// `Rejected` with the words of `raise_exception`, or with what failed where.
+/// `Rejected` with the words of `raise_exception`, or with what failed where; `TooMuchWork`.
 pub(super) fn render(environment: &Environment<'static>, context: Value) -> Result<String, TemplateError> {
     let rendered = environment.get_template(NAME).and_then(|template| template.render(context));
-    rendered.map_err(|error| TemplateError::Rejected { message: explain(&error) })
+    rendered.map_err(|error| match error.kind() {
+        ErrorKind::OutOfFuel => TemplateError::TooMuchWork,
+        _ => TemplateError::Rejected { message: explain(&error) },
+    })
 }
 
 /// The words of a template that refuses its messages.
@@ -57,10 +75,7 @@ fn explain(error: &Error) -> String {
         }
         cause = current.source();
     }
-    match error.kind() {
-        ErrorKind::OutOfFuel => "the conversation is too much work for the chat template".to_owned(),
-        _ => format!("the chat template failed on these messages: {error}"),
-    }
+    format!("the chat template failed on these messages: {error}")
 }
 
 /// Turns `{% generation %}` blocks into conditions that always hold. They mark the assistant's text for training

@@ -66,7 +66,7 @@ fn compile(source: &str) -> ChatTemplate {
 
 fn text(template: &ChatTemplate, chat: &ChatPrompt) -> String {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_798_794_000);
-    template.render_at(chat, now).unwrap().into_iter().map(|part| part.text).collect()
+    template.render_at(&template.full, chat, now).unwrap().into_iter().map(|part| part.text).collect()
 }
 
 /// With a sign for the end, since snapshots drop newlines there.
@@ -76,7 +76,7 @@ fn exact(template: &ChatTemplate, chat: &ChatPrompt) -> String {
 
 fn rejection(source: &str, chat: &ChatPrompt) -> String {
     match compile(source).render(chat) {
-        Err(TemplateError::Rejected { message }) => message,
+        Err(error) if !matches!(error, TemplateError::Invalid { .. }) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -294,7 +294,32 @@ fn deep_nesting_is_refused() {
     }
     let mut chat = user("x");
     chat.variables.insert("deep".to_owned(), deep);
-    assert_eq!(rejection(SMOLLM2, &chat), "the messages are nested deeper than 200 levels");
+    assert_eq!(rejection(SMOLLM2, &chat), "the variable `deep` is nested deeper than 200 levels");
+}
+
+#[test]
+fn a_failure_that_the_variables_bring_is_theirs() {
+    let source = "{% if mode %}{{ mode.no.such.thing }}{% endif %}{{ messages[0].content }}";
+    let mut chat = user("x");
+    assert!(compile(source).render(&chat).is_ok());
+    chat.variables.insert("mode".to_owned(), json!("strict"));
+    let error = compile(source).render(&chat).unwrap_err();
+    assert!(matches!(error, TemplateError::BadVariables { .. }), "{error:?}");
+    let error = compile("{{ messages[0].no.such.thing }}").render(&chat).unwrap_err();
+    assert!(matches!(error, TemplateError::Rejected { .. }), "{error:?}");
+}
+
+#[test]
+fn what_may_take_long_is_not_rendered_briefly() {
+    let common = user(&"word ".repeat(1000));
+    assert_eq!(compile(SMOLLM2).render_briefly(&common), Some(compile(SMOLLM2).render(&common)));
+    let (long_text, long_work) = (
+        user(&"word ".repeat(20_000)),
+        "{% for a in range(300) %}{% for b in range(300) %}{% endfor %}{% endfor %}done",
+    );
+    assert_eq!(compile(SMOLLM2).render_briefly(&long_text), None);
+    assert_eq!(compile(long_work).render_briefly(&user("x")), None);
+    assert_eq!(text(&compile(long_work), &user("x")), "done");
 }
 
 #[test]

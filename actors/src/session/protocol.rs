@@ -8,8 +8,12 @@ use tokio::sync::mpsc;
 
 use crate::admission::Permit;
 use crate::backend::VocabularyError;
-use crate::engine::protocol::{EndReason, Epoch, OutputToken, RequestId, SequenceOutput, Token, TokenLogprob};
+use crate::engine::protocol::{
+    EndReason, Epoch, OutputToken, RequestId, SequenceOutput, TextPart, Token, TokenLogprob,
+};
 use crate::error::GenerateError;
+use crate::ledger::Ledger;
+use crate::prompt::TemplateError;
 use crate::request::{FinishReason, GenerateRequest, GenerationEvent};
 use crate::response_cache::Verdict;
 use crate::response_cache::recording::Recording;
@@ -24,6 +28,13 @@ pub type SessionRef = ActorRef<SessionMsg>;
 /// What a session is told.
 #[derive(Debug)]
 pub enum SessionMsg {
+    /// From its own task: the chat laid out by the template.
+    LaidOut {
+        /// The text, or why not.
+        result: Result<Vec<TextPart>, TemplateError>,
+        /// The permit, back.
+        permit: Option<Permit>,
+    },
     /// From the backend: the prompt's tokens.
     Tokenized {
         /// The tokens, or why not.
@@ -154,6 +165,8 @@ pub struct SessionArgs {
     pub wiring: Arc<Wiring>,
     /// Its place among the actors.
     pub row: SessionRow,
+    /// What it comes to.
+    pub ledger: Ledger,
     /// When the request arrived.
     pub arrived_at: Instant,
     /// The same in µs since the system started: its rank.

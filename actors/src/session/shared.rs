@@ -226,14 +226,14 @@ impl SessionState {
     /// An engine computes this, or has, for somebody else: nothing of the prompt is computed here.
     fn started_elsewhere(&mut self) {
         self.answer.on_started(self.answer.prompt_len);
-        self.shown.following();
+        self.shown.following(&self.answer);
     }
 
     fn follow(&mut self, myself: &SessionRef, leader: SessionRef, request: RequestId) -> Result<(), GenerateError> {
         self.phase = Phase::Following;
         self.sharing.prompt = None;
         self.sharing.outcome = Some(CacheOutcome::Coalesced);
-        self.shown.following();
+        self.shown.following(&self.answer);
         let ticket = Ticket { follower: myself.clone(), request: self.request_id, leader: request };
         let seat = Seat { leader: leader.clone(), request: self.request_id, leader_request: request };
         self.sharing.source = Some(Source::Leader { seat, end: None });

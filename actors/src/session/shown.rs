@@ -1,4 +1,4 @@
-//! What a session lets others see: its row among the actors and its share of the system's meters.
+//! What a session lets others see: its row among the actors, its ledger, and its share of the system's meters.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +7,9 @@ use ractor::ActorCell;
 
 use super::answer::Answer;
 use crate::boards::session as board;
+use crate::ledger::Ledger;
 use crate::meters::Meters;
+use crate::request::{Timings, Usage};
 use crate::supervision::SessionRow;
 use crate::wiring::Wiring;
 
@@ -15,18 +17,20 @@ use crate::wiring::Wiring;
 #[derive(Debug)]
 pub(super) struct Shown {
     row: SessionRow,
+    ledger: Ledger,
     wiring: Arc<Wiring>,
     submissions: u64,
 }
 
 impl Shown {
-    pub(super) fn new(row: SessionRow, wiring: Arc<Wiring>, cell: ActorCell) -> Self {
+    pub(super) fn new(row: SessionRow, ledger: Ledger, wiring: Arc<Wiring>, cell: ActorCell) -> Self {
         row.started(cell);
-        Self { row, wiring, submissions: 0 }
+        Self { row, ledger, wiring, submissions: 0 }
     }
 
     pub(super) fn prompt(&self, tokens: u32) {
         Meters::add(&self.wiring.meters.prompt_tokens, tokens.into());
+        self.ledger.prompt(tokens);
         self.set(board::PROMPT_TOKENS, tokens.into());
     }
 
@@ -36,12 +40,18 @@ impl Shown {
         self.submissions += 1;
     }
 
-    pub(super) fn running(&self) {
+    pub(super) fn running(&self, answer: &Answer) {
+        if let Some(at) = answer.started_at {
+            self.ledger.started(at, answer.cached_tokens);
+        }
         self.set(board::PHASE, board::RUNNING);
     }
 
     /// The answer is another request's.
-    pub(super) fn following(&self) {
+    pub(super) fn following(&self, answer: &Answer) {
+        if let Some(at) = answer.started_at {
+            self.ledger.started(at, answer.cached_tokens);
+        }
         self.set(board::PHASE, board::FOLLOWING);
     }
 
@@ -51,6 +61,9 @@ impl Shown {
         Meters::add(&meters.generated_tokens, 1);
         if let ([_], Some(first)) = (&answer.emitted[..], answer.first_token_at) {
             meters.first_token(first.saturating_duration_since(arrived_at));
+        }
+        if let Some(last) = answer.last_token_at {
+            self.ledger.tokens(answer.emitted.len() as u32, last);
         }
         self.set(board::EMITTED_TOKENS, answer.emitted.len() as u64);
     }
@@ -64,12 +77,19 @@ impl Shown {
             Some(before) => meters.token_gap(now.saturating_duration_since(before)),
             None => meters.first_token(now.saturating_duration_since(arrived_at)),
         }
+        self.ledger.tokens(answer.emitted.len() as u32, now);
         self.set(board::EMITTED_TOKENS, answer.emitted.len() as u64);
     }
 
     pub(super) fn over(&self) {
+        self.ledger.ended();
         Meters::add(&self.wiring.meters.finished, 1);
         self.set(board::PHASE, board::OVER);
+    }
+
+    /// Tokens and times so far.
+    pub(super) fn bill(&self) -> (Usage, Timings) {
+        (self.ledger.usage(), self.ledger.timings())
     }
 
     fn set(&self, place: usize, value: u64) {

@@ -20,6 +20,7 @@ use ractor::registry::where_is_pid;
 use ractor::{ActorId, Message};
 
 use super::board::process_time;
+use super::disturbance::Next;
 use super::histogram::Histogram;
 
 const SHARDS: usize = 16;
@@ -50,6 +51,8 @@ pub struct MailboxStats {
     pub waits: Histogram,
     /// Time that handlers took which say so by [`handling`].
     pub handling: Histogram,
+    /// Nothing, unless the chaos actor is at work.
+    pub(super) next: Next,
 }
 
 /// [`MailboxStats`] at one moment; fields are read one after the other.
@@ -210,7 +213,9 @@ thread_local! {
 /// its handler without a pause in between, so the message opened last on this thread is the handler's own.
 #[must_use = "the time is that until it is dropped"]
 pub fn handling() -> Option<Handling> {
-    OPENED.take().map(|(stats, since)| Handling { stats, since })
+    let handling = OPENED.take().map(|(stats, since)| Handling { stats, since })?;
+    handling.stats.next.happen();
+    Some(handling)
 }
 
 /// A handler at work.

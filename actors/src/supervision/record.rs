@@ -57,6 +57,8 @@ pub enum EventKind {
     Killed,
     /// The actor takes nothing new, by command.
     Paused,
+    /// The chaos actor has done something to the actor.
+    Disturbed,
 }
 
 /// Sends and logs a supervisor's records.
@@ -109,6 +111,7 @@ fn log(path: &str, kind: EventKind, epoch: Epoch, cause: &str) {
         }
         EventKind::Resumed => tracing::info!(actor = path, "resumed"),
         EventKind::Killed => tracing::warn!(actor = path, epoch, cause, "actor is killed by command"),
+        EventKind::Disturbed => tracing::warn!(actor = path, epoch, fault = cause, "fault injected"),
         EventKind::Paused => tracing::warn!(actor = path, epoch, cause, "actor is paused by command"),
     }
 }

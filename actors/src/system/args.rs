@@ -48,6 +48,8 @@ pub struct SystemArgs {
     pub share_across_tenants: bool,
     /// Answers kept for equal requests; `None`: there is no response cache. Default: [`CacheOptions::default`].
     pub response_cache: Option<CacheOptions>,
+    /// Requests under way and no step ended for so long: not ready, see [`System::stalled`]. Default 10 s.
+    pub stall_after: Duration,
     /// How backend, kv-cache and scheduler are restarted. Default: 5 times in 60 s, then held for 60 s.
     pub engine_rules: Rules,
     /// How the root's children are restarted. Default: 5 times in 60 s, then the system ends.
@@ -70,6 +72,7 @@ impl SystemArgs {
             retained_bytes: None,
             share_across_tenants: false,
             response_cache: Some(CacheOptions::default()),
+            stall_after: Duration::from_secs(10),
             engine_rules: Rules {
                 strategy: Strategy::RestForOne,
                 when_exhausted: WhenExhausted::Hold { retry_after: HOLD },

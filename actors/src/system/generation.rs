@@ -7,6 +7,7 @@ use futures_util::Stream;
 use tokio::sync::mpsc;
 
 use crate::error::GenerateError;
+use crate::ledger::Ledger;
 use crate::request::GenerationEvent;
 
 /// A running generation: a stream of events with exactly one `Finished` or `Failed`, the last. Dropping it cancels the
@@ -14,6 +15,7 @@ use crate::request::GenerationEvent;
 #[derive(Debug)]
 pub struct Generation {
     events: mpsc::Receiver<GenerationEvent>,
+    ledger: Ledger,
     state: State,
 }
 
@@ -24,8 +26,13 @@ enum State {
 }
 
 impl Generation {
-    pub(super) fn new(events: mpsc::Receiver<GenerationEvent>) -> Self {
-        Self { events, state: State::Open }
+    pub(super) fn new(events: mpsc::Receiver<GenerationEvent>, ledger: Ledger) -> Self {
+        Self { events, ledger, state: State::Open }
+    }
+
+    /// Tokens and times so far; a clone may outlive the generation.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 }
 

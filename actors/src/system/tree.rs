@@ -7,7 +7,8 @@ use tokio::sync::broadcast;
 
 use super::SystemArgs;
 use crate::backend::{Backend, BackendArgs};
-use crate::chaos::{Chaos, ChaosArgs, ChaosOptions};
+use crate::boards;
+use crate::chaos::{Chaos, ChaosArgs, ChaosMsg, ChaosOptions};
 use crate::inspector::{Inspector, InspectorArgs};
 use crate::kv_cache::{KvCache, KvCacheArgs, RetainBudget};
 use crate::names;
@@ -42,7 +43,7 @@ pub(super) fn root(
     let Shared { wiring, epochs, events } = shared;
     let engine = SupervisorArgs {
         path: format!("{}/{}", args.instance, names::ENGINE),
-        rules: engine_rules(args),
+        rules: rules(args, args.engine_rules),
         children: vec![backend(args, wiring), kv_cache(args, wiring), scheduler(args, wiring)],
         epochs: epochs.clone(),
         events: events.clone(),
@@ -50,10 +51,10 @@ pub(super) fn root(
     };
     let engine_addr = Addr::new();
     let response_cache = args.response_cache.map(|options| response_cache(args, options, wiring));
-    let chaos = args.chaos.map(|options| chaos(args, options, wiring));
+    let chaos = args.chaos.map(|options| chaos(args, options, shared));
     SupervisorArgs {
         path: args.instance.clone(),
-        rules: args.root_rules,
+        rules: rules(args, args.root_rules),
         children: [
             ChildSpec::supervisor(&args.instance, names::ENGINE, engine_addr.clone(), engine).on_down(mark_down(
                 wiring,
@@ -74,8 +75,7 @@ pub(super) fn root(
 }
 
 /// Without a limit of restarts while faults are injected: then they are no sign of anything.
-fn engine_rules(args: &SystemArgs) -> Rules {
-    let mut rules = args.engine_rules;
+fn rules(args: &SystemArgs, mut rules: Rules) -> Rules {
     if args.chaos.is_some() {
         rules.intensity.max_restarts = u32::MAX;
         rules.backoff.max = rules.backoff.min;
@@ -83,9 +83,20 @@ fn engine_rules(args: &SystemArgs) -> Rules {
     rules
 }
 
-fn chaos(args: &SystemArgs, options: ChaosOptions, wiring: &Arc<Wiring>) -> ChildSpec {
-    let chaos = ChaosArgs { options, wiring: wiring.clone() };
-    ChildSpec::actor(&args.instance, names::CHAOS, Addr::new(), move |_| (Chaos, chaos.clone()))
+fn chaos(args: &SystemArgs, options: ChaosOptions, Shared { wiring, events, .. }: Shared<'_>) -> ChildSpec {
+    let board = Arc::new(boards::chaos::board());
+    let chaos = ChaosArgs {
+        options,
+        instance: args.instance.clone(),
+        host: args.host.clone(),
+        wiring: wiring.clone(),
+        events: events.clone(),
+        board: board.clone(),
+    };
+    let addr = Addr::new();
+    ChildSpec::actor(&args.instance, names::CHAOS, addr.clone(), move |_| (Chaos, chaos.clone()))
+        .board(board)
+        .pausable(move |gate| addr.cast(ChaosMsg::SetGate(gate)).is_ok())
 }
 
 fn response_cache(args: &SystemArgs, options: CacheOptions, wiring: &Arc<Wiring>) -> ChildSpec {

@@ -1,5 +1,7 @@
 //! `/v1/chat/completions`: the request.
 
+use std::sync::Arc;
+
 use cllm_actors::Prompt;
 use cllm_actors::prompt::{ChatPrompt, MessageError, normalize_messages};
 use cllm_actors::request::MAX_LOGPROBS;
@@ -19,7 +21,7 @@ pub(crate) fn plan(mut fields: Fields, defaults: Defaults) -> Result<Plan, ApiEr
     let shared = Shared::read(&mut fields, defaults)?;
     let logprobs = logprobs(&mut fields)?;
     let prompt = conversation(&mut fields)?;
-    let mut plan = Plan::new(vec![Prompt::Chat(Box::new(prompt))], shared, &fields)?;
+    let mut plan = Plan::new(vec![Prompt::Chat(Arc::new(prompt))], shared, &fields)?;
     plan.want_logprobs(logprobs);
     Ok(plan)
 }

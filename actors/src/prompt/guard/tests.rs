@@ -177,7 +177,7 @@ proptest! {
             let chat = conversation(hostile.clone().into());
             let parts = parts(&template, &chat);
             prop_assert_eq!(control_tokens(&parts), own, "{:?}", parts);
-            prop_assert_eq!(joined(&parts), template.plain(&chat, std::time::SystemTime::now()).unwrap());
+            prop_assert_eq!(joined(&parts), template.plain(&template.full, &chat, std::time::SystemTime::now()).unwrap());
         }
     }
 
@@ -204,7 +204,7 @@ proptest! {
             texts.iter().zip(roles).map(|(text, role)| json!({"role": role, "content": text})).collect();
         let chat = conversation(messages.into());
         let parts = parts(&template, &chat);
-        prop_assert_eq!(joined(&parts), template.plain(&chat, std::time::SystemTime::now()).unwrap());
+        prop_assert_eq!(joined(&parts), template.plain(&template.full, &chat, std::time::SystemTime::now()).unwrap());
         let own: String = parts.iter().filter(|part| part.trust == Trust::Template).map(|part| part.text.as_str()).collect();
         prop_assert_eq!(own.matches("<|im_start|>").count(), texts.len() + 1);
         prop_assert_eq!(own.matches("[INST]").count(), 0);

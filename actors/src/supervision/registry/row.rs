@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::CAUSE_BYTES;
 use crate::engine::protocol::Epoch;
 use crate::supervision::board::Board;
+use crate::supervision::disturbance::Disturbance;
 use crate::supervision::histogram::Counts;
 use crate::supervision::mailbox::{self, MailboxStats};
 use crate::supervision::policy::ChildStatus;
@@ -178,6 +179,22 @@ impl Row {
             life.gate = Some(gate);
         }
         told
+    }
+
+    /// Gives the running incarnation a fault in its next handler; returns its epoch, `None` if there is none or a fault is
+    /// still to come.
+    pub(crate) fn disturb(&self, disturbance: Disturbance) -> Option<Epoch> {
+        let life = self.life();
+        let stats = life.stats.as_ref().filter(|stats| life.cell.is_some() && !stats.next.is_set())?;
+        stats.next.set(disturbance);
+        Some(life.epoch)
+    }
+
+    /// Kills the running incarnation; returns its epoch.
+    pub(crate) fn kill(&self) -> Option<Epoch> {
+        let life = self.life();
+        life.cell.as_ref()?.kill();
+        Some(life.epoch)
     }
 
     /// All facts now.

@@ -1,6 +1,6 @@
 //! What a supervisor knows, and how it carries its policy's actions out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use ractor::{ActorCell, ActorId, ActorProcessingErr, RpcReplyPort};
 use tokio::sync::{mpsc, oneshot};
@@ -26,8 +26,13 @@ pub struct SupervisorState {
     tasks: JoinSet<()>,
     /// Exits of actors that are not known as children yet: a child may die before its start is reported.
     early_exits: HashMap<ActorId, EarlyExit>,
+    /// Children that were stopped before ractor told of their exit: the news is on its way and is none.
+    stopped: VecDeque<ActorId>,
     pub(super) outcome: Option<Outcome>,
 }
+
+/// Stopped children whose exit may still be told.
+const REMEMBERED: usize = 64;
 
 struct EarlyExit {
     who: ActorCell,
@@ -70,6 +75,7 @@ impl SupervisorState {
             completed,
             tasks: JoinSet::new(),
             early_exits: HashMap::new(),
+            stopped: VecDeque::new(),
             outcome: None,
         }
     }
@@ -141,6 +147,9 @@ impl SupervisorState {
                     return self.bury_first(*child, corpse, event);
                 }
                 self.recorder.registry.down(&self.path(*child));
+                if let (Event::Stopped { .. }, Some(actor)) = (&event, self.slots[*child].actor()) {
+                    self.expect_exit(actor);
+                }
                 self.slots[*child].on_down(*epoch);
             }
             _ => {}
@@ -171,11 +180,26 @@ impl SupervisorState {
         if let Some(child) = self.slots.iter().position(|slot| slot.actor() == Some(id)) {
             return self.on_child_exit(child, exit, corpse);
         }
+        if let Some(at) = self.stopped.iter().position(|stopped| *stopped == id) {
+            self.stopped.remove(at);
+            let within = DEFAULT_STOP_DEADLINE;
+            self.tasks.spawn(tasks::bury(corpse, within));
+            return;
+        }
         if self.slots.iter().any(|slot| matches!(slot.work, Work::Starting { .. })) {
             self.early_exits.insert(id, EarlyExit { who, exit, corpse });
             return;
         }
         self.on_stranger_exit(&who, exit);
+    }
+
+    /// A completion may overtake the exit that it follows: both come by ways of their own. An exit that came in time leaves
+    /// its entry here until newer ones push it out.
+    fn expect_exit(&mut self, actor: ActorId) {
+        if self.stopped.len() == REMEMBERED {
+            self.stopped.pop_front();
+        }
+        self.stopped.push_back(actor);
     }
 
     fn on_stranger_exit(&self, who: &ActorCell, exit: Exit) {

@@ -1,0 +1,76 @@
+//! How long an engine with requests under way has not finished a step: what readiness goes by, whatever host it runs in.
+//!
+//! A watchdog replaces a hung engine process, but nothing can end a hung thread, and either way requests wait meanwhile.
+//! Written by the backend, read without asking it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// At rest, or since when a step is awaited.
+#[derive(Debug)]
+pub struct Pulse {
+    begun: Instant,
+    /// µs since `begun`, plus one; 0: nothing is under way.
+    awaited: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self { begun: Instant::now(), awaited: AtomicU64::new(0) }
+    }
+}
+
+impl Pulse {
+    /// The engine has got work and had none before.
+    pub(crate) fn begin(&self) {
+        self.awaited.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// A step has ended.
+    pub(crate) fn beat(&self) {
+        if self.awaited.load(Ordering::Relaxed) != 0 {
+            self.begin();
+        }
+    }
+
+    /// Nothing is under way any more.
+    pub(crate) fn rest(&self) {
+        self.awaited.store(0, Ordering::Relaxed);
+    }
+
+    /// Since the last step, or since there was something to do; `None` while nothing is under way.
+    pub fn silence(&self) -> Option<Duration> {
+        let awaited = self.awaited.load(Ordering::Relaxed);
+        (awaited != 0).then(|| Duration::from_micros(self.now().saturating_sub(awaited)))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun_ago(seconds: u64) -> Pulse {
+        let begun = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine has run that long");
+        Pulse { begun, ..Pulse::default() }
+    }
+
+    #[test]
+    fn only_awaited_steps_are_missed() {
+        let pulse = begun_ago(60);
+        pulse.beat();
+        assert_eq!(pulse.silence(), None, "an idle engine is silent by right");
+        pulse.begin();
+        assert!(pulse.silence() < Some(Duration::from_secs(60)), "counted from the first request");
+        // As if that had been 59 seconds ago.
+        pulse.awaited.store(1_000_000, Ordering::Relaxed);
+        assert!(pulse.silence() >= Some(Duration::from_secs(59)));
+        pulse.beat();
+        assert!(pulse.silence() < Some(Duration::from_secs(59)));
+        pulse.rest();
+        assert_eq!(pulse.silence(), None);
+    }
+}
