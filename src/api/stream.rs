@@ -1,7 +1,8 @@
 //! Server-sent events: when the head goes out, what goes out while nothing happens, and how a stream ends.
 //!
-//! The head waits for the first token (and, since it says where the answer comes from, for every sequence's start), for an error (which then is a plain HTTP error) or for [`HEAD_WAIT`]. From then
-//! on comments keep the connection alive: the place in the queue as it changes, a ping after [`PING_AFTER`] of silence.
+//! The head waits for the first token (and, since it says where the answer comes from, for every sequence's start), for
+//! an error (which then is a plain HTTP error) or for [`HEAD_WAIT`]. From then on comments keep the connection alive: the
+//! place in the queue as it changes, a ping after [`PING_AFTER`] of silence.
 //! The body owns the generations: when the connection drops it, they are cancelled.
 
 use std::io::Write as _;

@@ -105,7 +105,9 @@ impl Envelope {
         };
         line.set_status(response.status());
         add_headers(response.headers_mut(), &request_id, arrived, standing);
-        if let Some(cache) = line.log().cache() {
+        if let Some(cache) = line.log().cache()
+            && response.status().is_success()
+        {
             response.headers_mut().insert(X_CACHE, HeaderValue::from_static(cache.as_str()));
         }
         response.map(|body| LoggedBody::new(body, line, present))
