@@ -18,7 +18,7 @@ pub struct Options {
     pub model: Option<String>,
     /// Rounds of each case, at least 1; `None`: the scenario's own number.
     pub rounds: Option<u32>,
-    /// Requests at a time, where a scenario has a choice; empty: the scenario's own numbers.
+    /// Requests at a time: one number for all scenarios, or several for `throughput`; empty: each scenario's own.
     pub concurrency: Vec<u32>,
     /// Requests of one round; `None`: the scenario's own number.
     pub requests: Option<u32>,
@@ -68,9 +68,10 @@ pub enum Scenario {
     Mixed,
     /// Ten at a time while another process burns one core.
     Contention,
-    /// Server CPU per streamed token, with the fake engine.
+    /// Server CPU per streamed token: of a server with the fake engine that it starts itself, or of the first URL's
+    /// process if that is selected.
     Capacity,
-    /// The engine is killed under load.
+    /// The engine of the first server, whose process is named, is killed under load.
     Survival,
 }
 

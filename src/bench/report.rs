@@ -198,12 +198,14 @@ impl Report {
         self.client_cpu_max = busiest;
     }
 
-    /// What a server is called in tables and charts.
+    /// What a server is called in tables and charts; no two alike.
     pub(super) fn server_name(&self, server: Option<usize>) -> String {
-        match server.and_then(|index| self.servers.get(index)) {
-            Some(facts) if facts.version == "unknown" => facts.url.clone(),
-            Some(facts) => facts.version.clone(),
-            None => "fake engine".to_owned(),
+        let Some((index, facts)) = server.and_then(|index| Some((index, self.servers.get(index)?))) else {
+            return "fake engine".to_owned();
+        };
+        match self.servers.iter().filter(|other| other.version == facts.version).count() {
+            1 => facts.version.clone(),
+            _ => format!("{} [{}]", facts.version, index + 1),
         }
     }
 }

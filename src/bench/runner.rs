@@ -52,13 +52,16 @@ impl<'o> Runner<'o> {
     fn check(&self) -> Result<(), BenchError> {
         let Options { scenarios, urls, server_pid, .. } = self.options;
         for Selection { scenario, only } in scenarios {
-            let bad = match (scenario, only) {
-                (_, Some(number)) if *number > urls.len() => Some(format!("there is no URL number {number}")),
-                (Scenario::Capacity, _) if server_pid.is_none() => None,
-                (Scenario::Capacity | Scenario::Survival, _) if urls.is_empty() || server_pid.is_none() => {
-                    Some(format!("`{}` needs --url and --server-pid", scenario.name()))
+            let name = scenario.name();
+            let needs_process = *scenario == Scenario::Survival || (*scenario == Scenario::Capacity && only.is_some());
+            let bad = match only {
+                Some(number) if *number > urls.len() => {
+                    Some(format!("`{name}@{number}`: there are {} URLs", urls.len()))
                 }
-                (_, _) if urls.is_empty() => Some(format!("`{}` needs --url", scenario.name())),
+                None if *scenario == Scenario::Capacity => None,
+                _ if urls.is_empty() => Some(format!("`{name}` needs --url")),
+                _ if needs_process && server_pid.is_none() => Some(format!("`{name}` needs --server-pid")),
+                Some(2..) if needs_process => Some(format!("`{name}` is for the first URL, whose process is named")),
                 _ => None,
             };
             if let Some(bad) = bad {
@@ -89,7 +92,7 @@ impl<'o> Runner<'o> {
             Scenario::LongPrompt => scenario::long_prompt::run(self, &on).await,
             Scenario::Mixed => scenario::mixed::run(self, &on).await,
             Scenario::Contention => scenario::contention::run(self, &on).await?,
-            Scenario::Capacity => scenario::capacity::run(self).await?,
+            Scenario::Capacity => scenario::capacity::run(self, selection.only).await?,
             Scenario::Survival => scenario::survival::run(self).await,
         })
     }
@@ -133,9 +136,12 @@ impl<'o> Runner<'o> {
         self.options.max_tokens.unwrap_or(own).max(1)
     }
 
-    /// Requests at a time, of a scenario that has one number.
+    /// Requests at a time, of a scenario that has one number: several numbers are for `throughput`.
     pub(super) fn at_once(&self, own: usize) -> usize {
-        self.options.concurrency.first().map_or(own, |count| (*count).max(1) as usize)
+        match self.options.concurrency.as_slice() {
+            [count] => (*count).max(1) as usize,
+            _ => own,
+        }
     }
 
     /// Runs `rounds` rounds on each of these servers, which go first in turn. Every server of a round gets the same

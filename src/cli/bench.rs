@@ -25,7 +25,7 @@ pub(crate) struct BenchArgs {
     /// Rounds of each case
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Requests at a time; several, with commas, for `throughput`
+    /// Requests at a time; several numbers, with commas, are for `throughput` alone
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000))]
     concurrency: Vec<u32>,
     /// Requests of each round
@@ -40,7 +40,7 @@ pub(crate) struct BenchArgs {
     /// Seconds after which an answer counts as failed
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     patience: u64,
-    /// Process of the first server, for `capacity` (else it starts its own, with the fake engine) and `survival`
+    /// Process of the first server, for `survival` and `capacity@1`; plain `capacity` starts a server of its own
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
     /// Answers shorter than asked for are no failures: for servers that do not know `ignore_eos`

@@ -57,7 +57,12 @@ impl Server {
 
     /// Sends a request in the background; dropping the result closes its connection.
     pub(crate) fn begin(&self, path: &str, body: &Value) -> Pending {
-        let (address, ask) = (self.address, Ask::post(path, body));
+        self.begin_ask(Ask::post(path, body))
+    }
+
+    /// The same for any request.
+    pub(crate) fn begin_ask(&self, ask: Ask) -> Pending {
+        let address = self.address;
         Pending(tokio::spawn(async move {
             soon("the head of a response", ask.send(address)).await.expect("the server answers").answer().await
         }))
@@ -71,6 +76,11 @@ impl Server {
     /// Waits for a line of the log with all these parts.
     pub(crate) async fn log_line(&self, parts: &[&str]) -> String {
         self.process.log_line(parts).await
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id().expect("it runs")
     }
 
     /// Sends it a signal, by `kill`'s name for it.

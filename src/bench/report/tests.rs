@@ -72,6 +72,14 @@ fn a_case_says_what_clients_saw() {
 }
 
 #[test]
+fn two_servers_of_one_version_are_told_apart() {
+    let mut report = sample();
+    assert_eq!(report.server_name(Some(0)), "ours 1");
+    report.servers[1].version = "ours 1".to_owned();
+    assert_eq!([0, 1].map(|index| report.server_name(Some(index))), ["ours 1 [1]", "ours 1 [2]"]);
+}
+
+#[test]
 fn the_table_shows_failures_and_ratios() {
     let table = terminal::table(&sample());
     assert!(table.contains("2.000 (2.000..2.000)") && table.contains("FAILED [1] 2 x the stream was cut"), "{table}");

@@ -22,16 +22,16 @@ pub(in crate::bench) const CPU_PER_TOKEN: (&str, &str) = ("cpu_per_token", "us")
 /// Pieces of text over tokens.
 const PIECES_PER_TOKEN: (&str, &str) = ("pieces_per_token", "x");
 
-/// Runs it, on a server of its own unless the options name a process.
+/// Runs it, on a server of its own unless a URL is chosen, whose process the options name.
 ///
 /// # Errors
 /// No server.
-pub(in crate::bench) async fn run(runner: &mut Runner<'_>) -> Result<ScenarioReport, BenchError> {
+pub(in crate::bench) async fn run(runner: &mut Runner<'_>, only: Option<usize>) -> Result<ScenarioReport, BenchError> {
     let streams = runner.at_once(STREAMS);
     let about = format!("{streams} streams at a time through HTTP; CPU time of the server's process per token.");
     let mut report = ScenarioReport::new("capacity", about);
     let max_tokens = runner.max_tokens(MAX_TOKENS);
-    let (server, pid, index, _own) = match runner.options.server_pid {
+    let (server, pid, index, _own) = match runner.options.server_pid.filter(|_| only.is_some()) {
         Some(pid) => (Arc::clone(&runner.servers[0]), pid, Some(0), None),
         None => {
             let own = FakeServer::start(&settings(streams)).await?;
