@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures cLLM against llama.cpp's own server and against the project's targets: what `make bench` runs.
 
-Usage: scripts/bench.py BINARY MODEL [--quick] [--no-peer | --peer-python FILE] [--threads N] [--context N] [--sequences N] [--out DIR]
+Usage: scripts/bench.py BINARY MODEL [--quick] [--no-peer | --peer-python FILE] [--threads N] [--context N] [--sequences N] [--out DIR] [-- ARGUMENT ...]
 
 Starts both servers with the same model, threads, sequences and context, and runs `cllm bench` on them in turns. Writes
 `report.html` and `report.json`, and prints a table of the targets: met, missed or not measured. A whole run takes about
@@ -37,8 +37,7 @@ def main() -> int:
     command = [str(args.binary), "bench", "--targets", "--patience", "300",
                "--json", str(out / "report.json"), "--html", str(out / "report.html"),
                "--scenario", QUICK_SCENARIOS if args.quick else SCENARIOS]
-    if args.quick:
-        command += ["--rounds", "2", "--concurrency", "1,10,16"]
+    command += args.bench or (["--rounds", "2", "--concurrency", "1,10,16"] if args.quick else [])
     with contextlib.ExitStack() as servers:
         ours = servers.enter_context(cllm(args))
         command += ["--server-pid", str(ours.pid), "--url", ours.url]
@@ -60,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--context", type=int, default=32_768, help="tokens of KV over all sequences")
+    parser.add_argument("bench", nargs="*", metavar="-- ARGUMENT", help="more arguments for `cllm bench`")
     parser.add_argument("--out", type=Path, help="folder of the report")
     return parser.parse_args()
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cllm_actors::request::Finished;
 use cllm_actors::system::{Status, System};
-use cllm_actors::{GenerateError, GenerateRequest, GenerationEvent};
+use cllm_actors::{GenerateError, GenerateRequest, GenerationEvent, SamplingParams};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use warp::reply::Response;
 use crate::api::Api;
 use crate::api::cllm::success;
 use crate::api::fields::Fields;
+use crate::api::sampling;
 use crate::http::context::Call;
 use crate::http::error::ApiError;
 
@@ -70,12 +71,12 @@ pub(crate) async fn benchmark(api: Api, mut call: Call) -> Result<Response, ApiE
         .try_acquire()
         .map_err(|_| ApiError::conflict("benchmark_running", "another benchmark is running; one runs at a time"))?;
     let limit = api.app.settings.deadlines.total;
-    tracing::warn!(
+    tracing::info!(
         request_id = &*call.request_id,
         requests = load.requests,
         concurrency = load.concurrency,
         max_tokens = load.max_tokens,
-        "benchmark"
+        "benchmark begins"
     );
     let began = Instant::now();
     let runs = stream::iter(0..load.requests)
@@ -152,9 +153,7 @@ impl Load {
         if self.prompt.is_empty() {
             return invalid("prompt", "`prompt` is empty".to_owned());
         }
-        if !(0.0..=2.0).contains(&self.temperature) {
-            return invalid("temperature", format!("`temperature` must be from 0 to 2, got {}", self.temperature));
-        }
+        sampling::check(&SamplingParams { temperature: self.temperature, ..SamplingParams::default() }, None)?;
         let tokens = self.requests * self.max_tokens;
         if tokens > MOST_TOKENS_IN_ALL {
             let message =
