@@ -59,9 +59,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--context", type=int, default=32_768, help="tokens of KV over all sequences")
-    parser.add_argument("bench", nargs="*", metavar="-- ARGUMENT", help="more arguments for `cllm bench`")
     parser.add_argument("--out", type=Path, help="folder of the report")
-    return parser.parse_args()
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    args = parser.parse_args(given[:end])
+    args.bench = given[end + 1:]
+    return args
 
 
 def peer_python() -> Path | None:

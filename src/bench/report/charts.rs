@@ -5,6 +5,9 @@ use super::{Case, Report, ScenarioReport, Side};
 use crate::bench::scenario::seed::HONEST_ROW;
 use crate::bench::stats::{Spread, Summary};
 
+/// What is drawn of one side of a case: names, empty for the only one, and values.
+type Figures = Vec<(&'static str, Option<Value>)>;
+
 /// The charts of a scenario, ready to be placed.
 pub(super) fn of(report: &Report, scenario: &ScenarioReport) -> String {
     if let Some(table) = &scenario.seed_table {
@@ -25,7 +28,7 @@ pub(super) fn of(report: &Report, scenario: &ScenarioReport) -> String {
     let levels: Vec<&Case> = scenario.cases.iter().filter(|case| case.at_once.is_some()).collect();
     let several = levels.len() > 2;
     let cases = if several { levels } else { scenario.cases.iter().collect() };
-    let mut chart = |what: &str, unit, values: &dyn Fn(&Side) -> Vec<(&'static str, Option<Value>)>| {
+    let mut chart = |what: &str, unit, values: &dyn Fn(&Side) -> Figures| {
         let chart = chart(report, &cases, several, format!("{}: {what}", scenario.name), unit, values);
         if chart.series.iter().any(|series| series.values.iter().any(Option::is_some)) {
             out.push_str(&if several { chart.lines() } else { chart.bars() });
@@ -37,7 +40,7 @@ pub(super) fn of(report: &Report, scenario: &ScenarioReport) -> String {
     out
 }
 
-fn quantiles(summary: Option<&Summary>) -> Vec<(&'static str, Option<Value>)> {
+fn quantiles(summary: Option<&Summary>) -> Figures {
     vec![("median", summary.map(|summary| exact(summary.p50))), ("p99", summary.map(|summary| exact(summary.p99)))]
 }
 
@@ -48,7 +51,7 @@ fn chart(
     levels: bool,
     title: String,
     unit: &'static str,
-    values: &dyn Fn(&Side) -> Vec<(&'static str, Option<Value>)>,
+    values: &dyn Fn(&Side) -> Figures,
 ) -> Chart {
     let category = |case: &&Case| match case.at_once {
         Some(count) if levels => count.to_string(),

@@ -1,7 +1,8 @@
 //! A long prompt arrives among running streams: what it does to them.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use fastrand::Rng;
 use tokio::sync::Semaphore;
@@ -68,16 +69,21 @@ async fn disturb(runner: &Runner<'_>, server: &Arc<Server>, round: u32, short: &
     let announce = |shot: &Shot| Shot { announce: Some((RUNNING_AFTER, Arc::clone(&running))), ..shot.clone() };
     let short: Vec<Shot> = short.iter().map(announce).collect();
     let count = short.len();
-    let mut streams = Box::pin(runner.wave(server, ("long-prompt", round), short, Pace::AtOnce(count)));
+    let mut streams = pin!(runner.wave(server, ("long-prompt", round), short, Pace::AtOnce(count)));
+    let over = tokio::select! {
+        wave = &mut streams => Some(wave),
+        _ = running.acquire_many(count as u32) => None,
+    };
     let arrival = async {
-        // A stream that fails says nothing; the long prompt is sent all the same, and the failure counts.
-        let all = running.acquire_many(count as u32);
-        let _ = tokio::time::timeout(Duration::from_secs(60), all).await;
         let began = Instant::now();
         let seen = server.ask(long).await;
         Wave { seen: vec![seen], wall: began.elapsed(), client_cpu: None }
     };
-    tokio::join!(&mut streams, arrival)
+    match over {
+        // They were too short, or failed, which counts.
+        Some(streams) => (streams, arrival.await),
+        None => tokio::join!(streams, arrival),
+    }
 }
 
 /// Gaps from the moment when every stream has begun to the moment when the first one ends.

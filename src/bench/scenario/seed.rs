@@ -1,5 +1,5 @@
-//! The two tables of the report that started this project (2026-01-19): its prompts, counts and formulas, with the
-//! honest figures beside them. `facts` and formulas are those of its `tools/unified_benchmark.py`.
+//! The two tables of the report that started this project (2026-01-19): prompts, counts and formulas of the script that
+//! made them, `tools/unified_benchmark.py`, and the honest figures beside them.
 //!
 //! Its "generated tokens" are an estimate, the rate that the server claims times the time that the client waited: where
 //! the two do not cover the same time (a queue before the server's clock, prefill outside of it), it is wrong.
