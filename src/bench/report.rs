@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::load::Wave;
 use super::machine::Machine;
-use super::shot::{Ending, Seen};
+use super::shot::{Ending, Resent, Seen};
 use super::stats::{Spread, Summary};
 use super::targets::Verdict;
 
@@ -86,6 +86,8 @@ pub(super) struct Side {
     pub(super) failed: u64,
     /// Cancelled by us, on purpose.
     pub(super) cancelled: u64,
+    /// Sent a second time, because the server closed a kept connection under the first. No failures.
+    pub(super) resent: u64,
     /// How many failed for which reason.
     pub(super) failures: BTreeMap<String, u64>,
     /// Mean length of the prompts by the server's count.
@@ -176,6 +178,7 @@ impl Side {
             requests: all().count() as u64,
             failed: all().filter(|seen| seen.failed()).count() as u64,
             cancelled: all().filter(|seen| seen.ending == Ending::Left).count() as u64,
+            resent: all().filter(|seen| seen.resent == Resent::Yes).count() as u64,
             failures,
             prompt_tokens: Summary::of(prompts).map(|summary| summary.mean),
             completion_tokens: waves.iter().map(|wave| wave.tokens()).sum(),

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::BenchError;
 use super::answer::{self, Piece};
-use super::shot::{Caching, Delivery, Ending, Seen, Shot};
+use super::shot::{Caching, Delivery, Ending, Resent, Seen, Shot};
 use super::sse::SseReader;
 
 /// Longest wait for facts about a server and for a probe.
@@ -129,7 +129,7 @@ impl Server {
     pub(super) async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Anything> {
         let request = self.request(Method::GET, path).body(Full::default())?;
         let exchange = async {
-            let (response, wire) = self.send(request).await?;
+            let (response, wire, _) = self.send(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_DOCUMENT_BYTES).collect().await?.to_bytes();
             self.keep(wire);
@@ -163,7 +163,8 @@ impl Server {
             request = request.header("cache-control", "no-store");
         }
         let body = shot.body(self.model.as_deref()).to_string();
-        let (response, wire) = self.send(request.body(Full::new(body.into()))?).await?;
+        let (response, wire, resent) = self.send(request.body(Full::new(body.into()))?).await?;
+        seen.resent = resent;
         let status = response.status();
         if status == StatusCode::OK && shot.delivery == Delivery::Stream {
             return self.follow_stream(response.into_body(), wire, shot, seen).await;
@@ -215,26 +216,26 @@ impl Server {
         }
     }
 
-    /// Sends over a connection that is open, or else over a new one.
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Wire), Anything> {
+    /// Sends over a connection that is open, or else over a new one. Says whether it had to be sent again: some
+    /// servers close a kept connection without a word, and may do so just when a request is on its way.
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Wire, Resent), Anything> {
+        let mut resent = Resent::No;
         while let Some(mut wire) = self.open_wire() {
-            // The server may have closed it since.
             if wire.sender.ready().await.is_err() {
                 continue;
             }
-            match wire.sender.try_send_request(request.clone()).await {
-                Ok(response) => return Ok((response, wire)),
-                Err(mut error) => {
-                    let handed_back = error.take_message().is_some();
-                    if !handed_back {
-                        return Err(error.into_error().into());
-                    }
+            match wire.sender.send_request(request.clone()).await {
+                Ok(response) => return Ok((response, wire, resent)),
+                Err(error) if error.is_canceled() => {}
+                Err(_) => {
+                    resent = Resent::Yes;
+                    break;
                 }
             }
         }
         let mut wire = self.connect().await?;
         let response = wire.sender.send_request(request).await?;
-        Ok((response, wire))
+        Ok((response, wire, resent))
     }
 
     async fn connect(&self) -> Result<Wire, Anything> {

@@ -112,12 +112,21 @@ pub(super) struct Seen {
     pub(super) arrivals: Vec<Instant>,
     pub(super) ended: Instant,
     pub(super) ending: Ending,
+    pub(super) resent: Resent,
     /// Completion tokens by the server's count; without one, pieces.
     pub(super) tokens: u32,
     pub(super) prompt_tokens: Option<u32>,
     /// Tokens per second, where the answer itself claims a rate.
     pub(super) claimed_rate: Option<f64>,
     pub(super) text: String,
+}
+
+/// Whether a request was sent a second time, because the server closed a kept connection under the first. Its time
+/// counts from the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resent {
+    No,
+    Yes,
 }
 
 /// How a request ended for its client.
@@ -141,6 +150,7 @@ impl Seen {
             arrivals: Vec::new(),
             ended: now,
             ending: Ending::Failed("no answer".to_owned()),
+            resent: Resent::No,
             tokens: 0,
             prompt_tokens: None,
             claimed_rate: None,

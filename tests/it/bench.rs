@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use crate::client::soon;
@@ -163,6 +163,17 @@ async fn a_cut_stream_and_an_answer_that_is_too_short_are_failures() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_the_server_closes_is_no_failure() {
+    let url = canned("data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\n".to_owned()).await;
+    let arguments = ["--scenario", "throughput", "--rounds", "1", "--concurrency", "1", "--requests", "3"];
+    let (output, report) = bench("kept", &url, &[arguments.as_slice(), &["--accept-short"]].concat()).await;
+    succeeded(&output);
+    let side = &report["scenarios"][0]["cases"][0]["sides"][0];
+    assert_eq!((&side["requests"], &side["failed"]), (&json!(3), &json!(0)));
+    assert_eq!(side["resent"], 3, "each came over the connection of the one before, and is counted");
+}
+
+#[tokio::test]
 async fn wrong_options_end_with_2_and_a_server_that_is_not_there_with_1() {
     let code = async |url: &str, arguments: &[&str]| bench("wrong", url, arguments).await.0.status.code();
     let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
@@ -186,7 +197,8 @@ async fn the_burner_ends_with_whoever_started_it() {
     assert!(soon("the end of the burner", burner.wait()).await.expect("it is our child").success());
 }
 
-/// A server that knows nothing and answers every `POST` with this stream. Returns its URL.
+/// A server that knows nothing, answers every `POST` with this stream, and closes its connections without a word when
+/// the second request has come. Returns its URL.
 async fn canned(body: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
@@ -194,25 +206,33 @@ async fn canned(body: String) -> String {
         while let Ok((mut socket, _)) = listener.accept().await {
             let body = body.clone();
             tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !is_whole(&head) {
-                    let mut bytes = [0; 4096];
-                    match socket.read(&mut bytes).await {
-                        Ok(count @ 1..) => head.extend_from_slice(&bytes[..count]),
-                        _ => return,
-                    }
-                }
-                let answer = if head.starts_with(b"POST") {
-                    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{body}")
+                let Some(request) = read_request(&mut socket).await else { return };
+                let (status, kind, body) = if request.starts_with(b"POST") {
+                    ("200 OK", "text/event-stream", body.as_str())
                 } else {
-                    "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned()
+                    ("404 Not Found", "text/plain", "")
                 };
-                let _ = socket.write_all(answer.as_bytes()).await;
-                let _ = socket.shutdown().await;
+                let head =
+                    format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+                let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
+                read_request(&mut socket).await;
             });
         }
     });
     url
+}
+
+/// A whole request; `None` if the connection ends first.
+async fn read_request(socket: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut request = Vec::new();
+    while !is_whole(&request) {
+        let mut bytes = [0; 4096];
+        match socket.read(&mut bytes).await {
+            Ok(count @ 1..) => request.extend_from_slice(&bytes[..count]),
+            _ => return None,
+        }
+    }
+    Some(request)
 }
 
 /// Whether a request is there with its body: closing before it is read would reset the connection.

@@ -1,9 +1,14 @@
 //! Which charts a report gets.
 
-use super::svg::{Chart, Series, Value};
+use super::svg::{Chart, Look, Series, Value};
 use super::{Case, Report, ScenarioReport, Side};
 use crate::bench::scenario::seed::HONEST_ROW;
 use crate::bench::stats::{Spread, Summary};
+
+const P99: &str = "p99";
+
+/// The last of the style's colours.
+const SEED_COLOUR: usize = 4;
 
 /// What is drawn of one side of a case: names, empty for the only one, and values.
 type Figures = Vec<(&'static str, Option<Value>)>;
@@ -18,7 +23,14 @@ pub(super) fn of(report: &Report, scenario: &ScenarioReport) -> String {
             let sides = scenario.cases.first()?.sides.iter().map(|side| report.server_name(side.server));
             let names = ["seed, before", "seed, after"].map(str::to_owned).into_iter().chain(sides);
             let values = [row.published_before, row.published_after].into_iter().chain(row.measured.iter().copied());
-            let series = names.zip(values).map(|(name, value)| Series { name, values: vec![value.map(exact)] });
+            // The seed's two columns are one colour, which no server has.
+            let looks =
+                [(SEED_COLOUR, true), (SEED_COLOUR, false)].into_iter().chain((0..).map(|place| (place, false)));
+            let series = names.zip(values).zip(looks).map(|((name, value), (colour, faint))| Series {
+                name,
+                look: Look { colour, faint },
+                values: vec![value.map(exact)],
+            });
             let title = format!("{}: {name}", scenario.name);
             Some(Chart { title, unit, axis: "", categories: vec![String::new()], series: series.collect() }.bars())
         });
@@ -41,7 +53,7 @@ pub(super) fn of(report: &Report, scenario: &ScenarioReport) -> String {
 }
 
 fn quantiles(summary: Option<&Summary>) -> Figures {
-    vec![("median", summary.map(|summary| exact(summary.p50))), ("p99", summary.map(|summary| exact(summary.p99)))]
+    vec![("median", summary.map(|summary| exact(summary.p50))), (P99, summary.map(|summary| exact(summary.p99)))]
 }
 
 /// A chart whose categories are cases and whose series are servers, each perhaps with several figures.
@@ -63,7 +75,8 @@ fn chart(
             for (figure, value) in values(side) {
                 let name = format!("{} {figure}", report.server_name(side.server)).trim().to_owned();
                 let place = series.iter().position(|series| series.name == name).unwrap_or_else(|| {
-                    series.push(Series { name, values: vec![None; cases.len()] });
+                    let look = Look { colour: side.server.unwrap_or(0), faint: figure == P99 };
+                    series.push(Series { name, look, values: vec![None; cases.len()] });
                     series.len() - 1
                 });
                 series[place].values[at] = value;

@@ -98,7 +98,7 @@ const CASE_HEAD: [&str; 8] = [
     "case",
     "server",
     "tokens/s (min..max)",
-    "ratio to server 1",
+    "server 1 / this",
     "first token, ms: median / p99",
     "gap, ms: median / p99 / longest",
     "answer, ms: median / p99",

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use super::terminal::figure;
 
 const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 270.0;
+const HEIGHT: f64 = 284.0;
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 34.0;
+const TOP: f64 = 48.0;
 const BOTTOM: f64 = 44.0;
 
 /// Colours that the page's style knows, `s0` and up.
@@ -28,11 +28,28 @@ pub(super) struct Chart {
     pub(super) series: Vec<Series>,
 }
 
-/// The values of one colour, one for each category.
+/// The values of one look, one for each category.
 #[derive(Debug, Clone)]
 pub(super) struct Series {
     pub(super) name: String,
+    pub(super) look: Look,
     pub(super) values: Vec<Option<Value>>,
+}
+
+/// Series that belong together have one colour and differ in weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Counted from 0.
+    pub(super) colour: usize,
+    /// Paler, and a broken line.
+    pub(super) faint: bool,
+}
+
+impl Look {
+    /// Names that the page's style knows.
+    fn class(self) -> String {
+        format!("s{}{}", self.colour % COLOURS, if self.faint { " faint" } else { "" })
+    }
 }
 
 /// A value, and the range of its rounds.
@@ -45,17 +62,17 @@ pub(super) struct Value {
 impl Chart {
     /// A line for each series.
     pub(super) fn lines(&self) -> String {
-        self.draw(|place, series, out| {
+        self.draw(|_, series, out| {
             let points: Vec<(usize, Value)> =
                 series.values.iter().enumerate().filter_map(|(at, value)| Some((at, (*value)?))).collect();
             let path: Vec<String> =
                 points.iter().map(|(at, value)| format!("{:.1},{:.1}", self.x(*at), self.y(value.value))).collect();
-            let colour = place % COLOURS;
-            push(out, format_args!("<polyline class=\"line s{colour}\" points=\"{}\"/>", path.join(" ")));
+            let look = series.look.class();
+            push(out, format_args!("<polyline class=\"line {look}\" points=\"{}\"/>", path.join(" ")));
             for (at, value) in points {
                 self.whisker(out, self.x(at), value);
                 let (x, y) = (self.x(at), self.y(value.value));
-                push(out, format_args!("<circle class=\"fill s{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\">"));
+                push(out, format_args!("<circle class=\"fill {look}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\">"));
                 self.tip(out, &series.name, at, value);
                 push(out, format_args!("</circle>"));
             }
@@ -69,11 +86,11 @@ impl Chart {
             for (at, value) in series.values.iter().enumerate() {
                 let Some(value) = *value else { continue };
                 let middle = self.x(at) + (place as f64 - (self.series.len() as f64 - 1.0) / 2.0) * width;
-                let (top, colour) = (self.y(value.value), place % COLOURS);
+                let (top, look) = (self.y(value.value), series.look.class());
                 push(
                     out,
                     format_args!(
-                        "<rect class=\"fill s{colour}\" x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"2\">",
+                        "<rect class=\"fill {look}\" x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"2\">",
                         middle - width / 2.0 + 1.0,
                         width - 2.0,
                         (self.y(0.0) - top).max(0.0)
@@ -91,7 +108,7 @@ impl Chart {
 
     fn draw(&self, mut body: impl FnMut(usize, &Series, &mut String)) -> String {
         let mut out = String::new();
-        let title = escape(&self.title);
+        let title = escape(&format!("{}, {}", self.title, self.unit));
         push(&mut out, format_args!("<figure><figcaption>{title}</figcaption>"));
         push(&mut out, format_args!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{title}</title>"));
         self.frame(&mut out);
@@ -119,19 +136,25 @@ impl Chart {
         push(out, format_args!("<text class=\"tick\" x=\"{x}\" y=\"{y}\">{}</text>", escape(self.axis)));
     }
 
+    /// In as many rows as it takes; there is room for two.
     fn legend(&self, out: &mut String) {
-        let mut x = LEFT;
-        for (place, series) in self.series.iter().enumerate() {
-            let (colour, name) = (place % COLOURS, escape(&series.name));
+        let (mut x, mut y) = (LEFT, 4.0);
+        for series in &self.series {
+            let width = 36.0 + 6.4 * series.name.chars().count() as f64;
+            if x > LEFT && x + width > WIDTH {
+                (x, y) = (LEFT, y + 17.0);
+            }
+            let (look, name) = (series.look.class(), escape(&series.name));
             push(
                 out,
-                format_args!("<rect class=\"fill s{colour}\" x=\"{x}\" y=\"6\" width=\"11\" height=\"11\" rx=\"2\"/>"),
+                format_args!(
+                    "<rect class=\"fill {look}\" x=\"{x:.1}\" y=\"{y}\" width=\"11\" height=\"11\" rx=\"2\"/>"
+                ),
             );
-            push(out, format_args!("<text class=\"tick start\" x=\"{}\" y=\"16\">{name}</text>", x + 16.0));
-            x += 36.0 + 6.8 * series.name.chars().count() as f64;
+            let (x_text, y_text) = (x + 16.0, y + 10.0);
+            push(out, format_args!("<text class=\"tick start\" x=\"{x_text:.1}\" y=\"{y_text}\">{name}</text>"));
+            x += width;
         }
-        let x = WIDTH - RIGHT;
-        push(out, format_args!("<text class=\"tick end\" x=\"{x}\" y=\"16\">{}</text>", escape(self.unit)));
     }
 
     fn whisker(&self, out: &mut String, x: f64, value: Value) {
@@ -237,7 +260,11 @@ mod tests {
             unit: "ms",
             axis: "",
             categories: vec!["a".into(), "b".into()],
-            series: vec![Series { name: "x".into(), values: vec![value(1.0), None] }],
+            series: vec![Series {
+                name: "x".into(),
+                look: Look { colour: 0, faint: false },
+                values: vec![value(1.0), None],
+            }],
         };
         let in_legend = 1;
         assert_eq!(chart.bars().matches("<rect").count(), in_legend + 1);

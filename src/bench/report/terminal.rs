@@ -47,6 +47,10 @@ fn scenario(out: &mut String, report: &Report, scenario: &ScenarioReport) {
         for (reason, count) in &side.failures {
             line(out, format!("  FAILED {} {count} x {reason}", number(side.server)));
         }
+        if side.resent > 0 {
+            let why = "sent again: the server closed a kept connection";
+            line(out, format!("  {} {} x {why}", number(side.server), side.resent));
+        }
     }
     for measure in &scenario.measures {
         let value = spread(&measure.value, measure.unit);
@@ -62,7 +66,7 @@ const CASE_HEAD: [&str; 10] = [
     "server",
     "tokens/s",
     "min..max",
-    "ratio",
+    "[1] / this",
     "first token ms p50/p99",
     "gap ms p50/p99/max",
     "answer ms p50",
