@@ -43,6 +43,8 @@ pub(super) enum Piece {
     Other,
     /// The choice is complete.
     Finished,
+    /// Text, and with it the choice is complete.
+    LastText,
     /// The end of the stream.
     Done,
     /// The server says that it failed.
@@ -61,16 +63,17 @@ pub(super) fn event(data: &str, seen: &mut Seen) -> Piece {
         return Piece::Error(format!("error in the stream: {}", error_code(error)));
     }
     take_usage(chunk.usage, seen);
-    let mut piece = Piece::Other;
+    let (mut text, mut finished) = (false, false);
     for choice in chunk.choices {
-        if take_text(&choice, seen) {
-            piece = Piece::Text;
-        }
-        if choice.finish_reason.is_some() {
-            piece = Piece::Finished;
-        }
+        text |= take_text(&choice, seen);
+        finished |= choice.finish_reason.is_some();
     }
-    piece
+    match (text, finished) {
+        (true, true) => Piece::LastText,
+        (true, false) => Piece::Text,
+        (false, true) => Piece::Finished,
+        (false, false) => Piece::Other,
+    }
 }
 
 /// Takes in a whole answer of an OpenAI endpoint or of `/generate`.
@@ -141,6 +144,7 @@ mod tests {
             (r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#, Piece::Other),
             (r#"{"choices":[{"delta":{"content":"Hi"},"finish_reason":null}],"usage":null}"#, Piece::Text),
             (r#"{"choices":[{"text":" you"}]}"#, Piece::Text),
+            (r#"{"choices":[{"text":"!","finish_reason":"stop"}]}"#, Piece::LastText),
             (r#"{"choices":[{"delta":{},"finish_reason":"length"}]}"#, Piece::Finished),
             (r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4}}"#, Piece::Other),
             ("[DONE]", Piece::Done),
@@ -148,7 +152,7 @@ mod tests {
         for (data, piece) in events {
             assert_eq!(event(data, &mut seen), piece, "{data}");
         }
-        assert_eq!((seen.text.as_str(), seen.tokens, seen.prompt_tokens), ("Hi you", 4, Some(9)));
+        assert_eq!((seen.text.as_str(), seen.tokens, seen.prompt_tokens), ("Hi you!", 4, Some(9)));
         let error = event(r#"{"error":{"message":"no","code":"engine_crashed"}}"#, &mut seen);
         assert_eq!(error, Piece::Error("error in the stream: engine_crashed".to_owned()));
         assert_eq!(event("{", &mut seen), Piece::Error("unreadable event".to_owned()));

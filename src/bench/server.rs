@@ -191,6 +191,10 @@ impl Server {
             let now = std::time::Instant::now();
             reader.push(&bytes, |data| match answer::event(data, seen) {
                 Piece::Text => seen.arrive(now, shot),
+                Piece::LastText => {
+                    seen.arrive(now, shot);
+                    finished = true;
+                }
                 Piece::Finished | Piece::Done => finished = true,
                 Piece::Error(error) => failed = Some(error),
                 Piece::Other => {}
