@@ -41,7 +41,7 @@ pub(super) fn of(report: &Report, scenario: &ScenarioReport) -> String {
     let several = levels.len() > 2;
     let cases = if several { levels } else { scenario.cases.iter().collect() };
     let mut chart = |what: &str, unit, values: &dyn Fn(&Side) -> Figures| {
-        let chart = chart(report, &cases, several, format!("{}: {what}", scenario.name), unit, values);
+        let chart = chart(report, &cases, several, format!("{}: {what}, {unit}", scenario.name), unit, values);
         if chart.series.iter().any(|series| series.values.iter().any(Option::is_some)) {
             out.push_str(&if several { chart.lines() } else { chart.bars() });
         }

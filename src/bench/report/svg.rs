@@ -108,7 +108,7 @@ impl Chart {
 
     fn draw(&self, mut body: impl FnMut(usize, &Series, &mut String)) -> String {
         let mut out = String::new();
-        let title = escape(&format!("{}, {}", self.title, self.unit));
+        let title = escape(&self.title);
         push(&mut out, format_args!("<figure><figcaption>{title}</figcaption>"));
         push(&mut out, format_args!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\"><title>{title}</title>"));
         self.frame(&mut out);
