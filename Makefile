@@ -34,7 +34,7 @@ run: ## Builds a release and serves. MODEL=path and ARGS="--port 9000" as you li
 	$(CARGO) build --locked --release --bin cllm
 	@scripts/serve.sh $(TARGET)/release/cllm "$(MODEL)" $(ARGS)
 
-bench: ## Measures a release build against llama.cpp's server. About 20 minutes; QUICK=1: about 6.
+bench: ## Measures a release build against llama.cpp's server. About 20 minutes; QUICK=1: about 5.
 	$(SETUP) tools $(MODEL_GOAL)
 	$(CARGO) build --locked --release --bin cllm
 	@$(PYTHON) scripts/bench.py $(TARGET)/release/cllm "$(MODEL)" $(if $(QUICK),--quick) $(BENCH_ARGS)

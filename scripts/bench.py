@@ -5,7 +5,7 @@ Usage: scripts/bench.py BINARY MODEL [--quick] [--no-peer | --peer-python FILE] 
 
 Starts both servers with the same model, threads, sequences and context, and runs `cllm bench` on them in turns. Writes
 `report.html` and `report.json`, and prints a table of the targets: met, missed or not measured. A whole run takes about
-20 minutes on two cores, `--quick` about 6. The machine must be otherwise idle. Without network there is no peer, and
+20 minutes on two cores, `--quick` about 5. The machine must be otherwise idle. Without network there is no peer, and
 cLLM is measured alone.
 """
 from __future__ import annotations
