@@ -2,13 +2,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test clients browser lint fmt
+.PHONY: help setup run bench test clients browser lint fmt
 
 DEFAULT_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 # Another GGUF file to serve or to test the foreign clients with.
 MODEL ?= $(DEFAULT_MODEL)
 # More arguments for `cllm serve`.
 ARGS ?=
+# Not empty: a short benchmark. More arguments for scripts/bench.py, such as --no-peer.
+QUICK ?=
+BENCH_ARGS ?=
 
 PYTHON ?= python3
 SETUP := @$(PYTHON) scripts/setup.py
@@ -21,7 +24,7 @@ NO_CPP := --locked --package cllm-actors --no-default-features
 
 help: ## Lists the targets.
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
-	@echo 'Variables: MODEL=path/to/model.gguf, ARGS="--port 9000" (both for make run)'
+	@echo 'Variables: MODEL=path/to/model.gguf, ARGS="--port 9000" (both for make run), QUICK=1 and BENCH_ARGS (make bench)'
 
 setup: ## Finds or gets cmake, libclang and the default model.
 	$(SETUP) tools model
@@ -30,6 +33,11 @@ run: ## Builds a release and serves. MODEL=path and ARGS="--port 9000" as you li
 	$(SETUP) tools $(MODEL_GOAL)
 	$(CARGO) build --locked --release --bin cllm
 	@scripts/serve.sh $(TARGET)/release/cllm "$(MODEL)" $(ARGS)
+
+bench: ## Measures a release build against llama.cpp's server. About 20 minutes; QUICK=1: about 5.
+	$(SETUP) tools $(MODEL_GOAL)
+	$(CARGO) build --locked --release --bin cllm
+	@$(PYTHON) scripts/bench.py $(TARGET)/release/cllm "$(MODEL)" $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 test: ## Runs all tests, those of the foreign clients and the browser included.
 	$(SETUP) tools model clients browser

@@ -37,11 +37,14 @@ struct Api {
     engine: std::sync::Arc<EngineSpec>,
     /// When the model was first offered, in seconds since 1970.
     created: u64,
+    /// `/benchmark` runs once at a time.
+    benchmark: cllm::Turn,
 }
 
 /// The routes of the generation API. `engine` is what the system was started with.
 pub fn routes(app: AppState, engine: EngineSpec) -> Vec<Route> {
-    let api = Api { app, engine: engine.into(), created: openai::shapes::unix_seconds() };
+    let api =
+        Api { app, engine: engine.into(), created: openai::shapes::unix_seconds(), benchmark: cllm::Turn::default() };
     vec![
         Route::post("/v1/chat/completions", api.handler(generation::chat)),
         Route::post("/v1/completions", api.handler(generation::text)),
@@ -54,6 +57,7 @@ pub fn routes(app: AppState, engine: EngineSpec) -> Vec<Route> {
         Route::post("/generate", api.handler(cllm::generate)).errors(ErrorShape::Cllm),
         Route::post("/generate_stream", api.handler(cllm::generate_stream)).errors(ErrorShape::Cllm),
         Route::post("/encode", api.handler(cllm::encode)).errors(ErrorShape::Cllm),
+        Route::post("/benchmark", api.handler(cllm::benchmark)).errors(ErrorShape::Cllm).admin(),
         Route::get("/model/info", api.handler(cllm::model_info)).errors(ErrorShape::Cllm),
         Route::get("/actors", api.handler(actors::list)),
         Route::get("/actors/events", api.handler(actors::events)),

@@ -3,6 +3,10 @@
 use clap::{Args, Parser, Subcommand};
 use cllm::config::{Flag, Sources};
 
+mod bench;
+
+use bench::BenchArgs;
+
 /// An LLM inference server built as a system of supervised actors.
 #[derive(Debug, Parser)]
 #[command(name = "cllm", version, propagate_version = true)]
@@ -30,6 +34,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         overrides: Overrides,
     },
+    /// Measure servers as their clients see them. Ends with 1 if a request failed.
+    Bench(BenchArgs),
+    /// Burn one core until standard input closes.
+    #[command(name = cllm::bench::BURN_COMMAND, hide = true)]
+    Burn,
 }
 
 /// Flags that set keys. They are read as text and checked with all other sources, so that all errors show at once.

@@ -9,9 +9,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use cllm::bench::BenchError;
 use cllm::config::{self, ConfigError, Note, Purpose, Sources};
 use cllm::serve::Stopped;
-use cllm::{api, logging, serve};
+use cllm::{api, bench, logging, serve};
 
 use cli::{Cli, Command};
 
@@ -25,14 +26,24 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve { config, overrides } => run_server(&overrides.sources(config)),
         Command::CheckConfig { config, overrides } => check_config(&overrides.sources(config)),
+        Command::Bench(args) => measure(&args.options()),
+        Command::Burn => {
+            bench::burn();
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            if error.is::<ConfigError>() { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::FAILURE }
+            if is_bad_usage(&error) { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::FAILURE }
         }
     }
+}
+
+fn is_bad_usage(error: &anyhow::Error) -> bool {
+    let bench = error.downcast_ref::<BenchError>();
+    error.is::<ConfigError>() || matches!(bench, Some(BenchError::BadUrl { .. } | BenchError::BadOptions(_)))
 }
 
 fn run_server(sources: &Sources) -> anyhow::Result<()> {
@@ -59,6 +70,13 @@ fn run_server(sources: &Sources) -> anyhow::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "a second signal means now")]
 fn exit_at_once(code: u8) -> ! {
     std::process::exit(code.into())
+}
+
+fn measure(options: &bench::Options) -> anyhow::Result<()> {
+    match bench::run(options)? {
+        0 => Ok(()),
+        failed => anyhow::bail!("{failed} requests failed"),
+    }
 }
 
 fn check_config(sources: &Sources) -> anyhow::Result<()> {

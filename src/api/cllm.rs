@@ -17,9 +17,11 @@ use crate::http::error::ApiError;
 
 use frames::{TokenFrames, generated_tokens};
 
+mod benchmark;
 mod frames;
 mod info;
 
+pub(super) use benchmark::{Turn, benchmark};
 pub(super) use info::{index, model_info};
 
 #[cfg(test)]

@@ -90,9 +90,9 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "invalid_request_error", code, message)
     }
 
-    /// 403 for a command on a server that has no admin keys.
+    /// 403 for an admin's route on a server that has no admin keys.
     pub fn admin_disabled() -> Self {
-        let message = "commands to actors are off: this server has no `server.admin_keys`";
+        let message = "what admins may do is off: this server has no `server.admin_keys`";
         Self::new(StatusCode::FORBIDDEN, "permission_error", "admin_disabled", message)
     }
 

@@ -7,6 +7,8 @@ mod server;
 
 mod actors;
 mod auth_cors_ids;
+mod bench;
+mod benchmark;
 mod chaos;
 mod chat;
 mod cllm_api;

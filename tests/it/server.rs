@@ -65,7 +65,12 @@ impl Server {
 
     /// Sends a request in the background; dropping the result closes its connection.
     pub(crate) fn begin(&self, path: &str, body: &Value) -> Pending {
-        let (address, ask) = (self.address, Ask::post(path, body));
+        self.begin_ask(Ask::post(path, body))
+    }
+
+    /// The same for any request.
+    pub(crate) fn begin_ask(&self, ask: Ask) -> Pending {
+        let address = self.address;
         Pending(tokio::spawn(async move {
             soon("the head of a response", ask.send(address)).await.expect("the server answers").answer().await
         }))

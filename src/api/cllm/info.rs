@@ -26,6 +26,7 @@ pub(crate) const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("POST", "/generate", "text completion, cLLM's shape"),
     ("POST", "/generate_stream", "the same as server-sent events"),
     ("POST", "/encode", "text to tokens, cLLM's shape"),
+    ("POST", "/benchmark", "a small load run inside the server, with an admin key"),
     ("GET", "/model/info", "facts about the model"),
     ("GET", "/actors", "what the actors do; ?format=text draws the tree"),
     ("GET", "/actors/{path}", "one actor"),

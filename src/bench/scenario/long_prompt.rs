@@ -1,0 +1,100 @@
+//! A long prompt arrives among running streams: what it does to them.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fastrand::Rng;
+use tokio::sync::Semaphore;
+
+use crate::bench::load::{Pace, Wave};
+use crate::bench::prompts;
+use crate::bench::report::{Case, ScenarioReport, ms};
+use crate::bench::runner::Runner;
+use crate::bench::server::Server;
+use crate::bench::shot::Shot;
+use crate::bench::stats::{Spread, Summary};
+
+const STREAMS: usize = 8;
+const STREAM_TOKENS: u32 = 256;
+/// With the template about 2,000 tokens, which together with the answer fit into a context of 2,048.
+const LONG_WORDS: usize = 1_950;
+const LONG_ANSWER: u32 = 8;
+/// The long prompt is sent when every stream has so many pieces of text.
+const RUNNING_AFTER: usize = 12;
+
+/// Median of the streams' token gap.
+const GAP_P50: (&str, &str) = ("gap_p50", "ms");
+/// 99th percentile of the streams' token gap over the median.
+pub(in crate::bench) const GAP_P99_RATIO: (&str, &str) = ("gap_p99_over_median", "x");
+/// Longest token gap over the median.
+pub(in crate::bench) const GAP_MAX_RATIO: (&str, &str) = ("gap_max_over_median", "x");
+
+/// One round: the streams, and the long prompt among them.
+type Disturbed = (Wave, Wave);
+
+/// Runs it.
+pub(in crate::bench) async fn run(runner: &mut Runner<'_>, on: &[usize]) -> ScenarioReport {
+    let streams = runner.at_once(STREAMS);
+    let about = format!(
+        "{streams} streams run; when each has {RUNNING_AFTER} pieces of text, a prompt of {LONG_WORDS} words arrives. \
+         Gaps count while all streams run."
+    );
+    let mut report = ScenarioReport::new("long-prompt", about);
+    let (max_tokens, rounds) = (runner.max_tokens(STREAM_TOKENS), runner.rounds(3));
+    let prepare = |rng: &mut Rng| {
+        let short = (0..streams).map(|_| Shot::chat(prompts::short(rng), max_tokens)).collect::<Vec<_>>();
+        (short, Shot::chat(prompts::words(rng, LONG_WORDS), LONG_ANSWER))
+    };
+    let run = async |runner: &Runner<'_>, server: &Arc<Server>, round: u32, (short, long): &(Vec<Shot>, Shot)| {
+        disturb(runner, server, round, short, long).await
+    };
+    let results = runner.alternate(on, rounds, prepare, run).await;
+    for (server, rounds) in on.iter().zip(&results) {
+        let gaps: Vec<Summary> = rounds.iter().filter_map(|(streams, _)| gaps(streams)).collect();
+        let mut measure = |name, about, figure: fn(&Summary) -> f64| {
+            report.measure(name, about, Some(*server), Spread::of(gaps.iter().map(figure)));
+        };
+        measure(GAP_P50, "median time between two pieces of text of a running stream", |gaps| gaps.p50);
+        measure(GAP_P99_RATIO, "99th percentile of that time over its median", |gaps| gaps.p99 / gaps.p50);
+        measure(GAP_MAX_RATIO, "the longest such time over the median", |gaps| gaps.max / gaps.p50);
+    }
+    report.cases.push(case("streams", on, &results, |(streams, _)| streams).at_once(streams));
+    report.cases.push(case("long prompt", on, &results, |(_, long)| long));
+    report
+}
+
+async fn disturb(runner: &Runner<'_>, server: &Arc<Server>, round: u32, short: &[Shot], long: &Shot) -> Disturbed {
+    let running = Arc::new(Semaphore::new(0));
+    let announce = |shot: &Shot| Shot { announce: Some((RUNNING_AFTER, Arc::clone(&running))), ..shot.clone() };
+    let short: Vec<Shot> = short.iter().map(announce).collect();
+    let count = short.len();
+    let mut streams = pin!(runner.wave(server, ("long-prompt", round), short, Pace::AtOnce(count)));
+    let over = tokio::select! {
+        wave = &mut streams => Some(wave),
+        _ = running.acquire_many(count as u32) => None,
+    };
+    let arrival = async {
+        let began = Instant::now();
+        let seen = server.ask(long).await;
+        Wave { seen: vec![seen], wall: began.elapsed(), client_cpu: None }
+    };
+    match over {
+        // They were too short, or failed, which counts.
+        Some(streams) => (streams, arrival.await),
+        None => tokio::join!(streams, arrival),
+    }
+}
+
+/// Gaps from the moment when every stream has begun to the moment when the first one ends.
+fn gaps(streams: &Wave) -> Option<Summary> {
+    let firsts: Option<Vec<Instant>> = streams.seen.iter().map(|seen| seen.arrivals.first().copied()).collect();
+    let from = firsts?.into_iter().max()?;
+    let to = streams.seen.iter().map(|seen| seen.ended).min()?;
+    Summary::of(streams.seen.iter().flat_map(|seen| seen.gaps(from, to)).map(ms))
+}
+
+fn case(label: &str, on: &[usize], results: &[Vec<Disturbed>], which: impl Fn(&Disturbed) -> &Wave) -> Case {
+    let sides = on.iter().zip(results).map(|(server, rounds)| (Some(*server), rounds.iter().map(&which).collect()));
+    Case::new(label, sides.collect())
+}
