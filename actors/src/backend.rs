@@ -23,6 +23,7 @@ use crate::engine::protocol::{
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
 use crate::quarantine::Suspects;
+use crate::scheduler::tuner::MeasuredStep;
 use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
 use crate::supervision::mailbox;
@@ -304,7 +305,13 @@ impl BackendState {
     /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
     fn on_step(&mut self, output: StepOutput) {
         self.show(&output);
-        let mut summary = StepSummary { epoch: output.epoch, tokens: Vec::with_capacity(output.outputs.len()) };
+        let measured = MeasuredStep {
+            decode_rows: output.batch_tokens - output.prefill_tokens,
+            prefill_tokens: output.prefill_tokens,
+            step_us: output.step_us,
+        };
+        let tokens = Vec::with_capacity(output.outputs.len());
+        let mut summary = StepSummary { epoch: output.epoch, measured, tokens };
         for sequence in output.outputs {
             let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
             if !ids.is_empty() {

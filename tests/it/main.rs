@@ -20,4 +20,5 @@ mod isolation;
 mod priorities;
 mod start;
 mod tidy;
+mod tuner;
 mod ui;

@@ -105,7 +105,7 @@ fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
         epoch: 0,
         wiring: wiring.clone(),
         running: args.running(),
-        step_tokens: args.step_tokens,
+        tuner: args.tuner(),
         prefill_wait_ms: args.prefill_wait_ms,
     };
     let make = move |epoch| (Scheduler, SchedulerArgs { epoch, ..template.clone() });
