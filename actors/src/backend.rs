@@ -23,6 +23,7 @@ use crate::engine::protocol::{
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
 use crate::quarantine::Suspects;
+use crate::scheduler::tuner::MeasuredStep;
 use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
 use crate::supervision::mailbox;
@@ -327,8 +328,13 @@ impl BackendState {
     fn on_step(&mut self, output: StepOutput) {
         self.wiring.pulse.beat();
         self.show(&output);
+        let measured = MeasuredStep {
+            decode_rows: output.batch_tokens - output.prefill_tokens,
+            prefill_tokens: output.prefill_tokens,
+            step_us: output.step_us,
+        };
         let tokens = Vec::with_capacity(output.outputs.len());
-        let mut summary = StepSummary { epoch: output.epoch, tokens, prefilling: Vec::new() };
+        let mut summary = StepSummary { epoch: output.epoch, measured, tokens, prefilling: Vec::new() };
         for sequence in output.outputs {
             let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
             if ids.is_empty() {

@@ -42,14 +42,35 @@ pub mod scheduler {
     pub const WAITING: usize = 1;
     /// Most tokens in a step.
     pub const STEP_TOKENS: usize = 2;
-    /// How the step's size is chosen; unset: it is fixed.
+    /// How the step's size is chosen.
     pub const TUNER: usize = 3;
+    /// Most prompt tokens in a step that somebody decodes in.
+    pub const MIXED_PREFILL_TOKENS: usize = 4;
+    /// The time under which such a step is kept, µs.
+    pub const MAX_STEP_US: usize = 5;
+    /// What the decoding sequences take by themselves, estimated, µs.
+    pub const DECODE_US: usize = 6;
+    /// What a prompt token adds, estimated, ns.
+    pub const PREFILL_TOKEN_NS: usize = 7;
+    /// Sequences that decoded in the last step.
+    pub const LAST_DECODE_ROWS: usize = 8;
+    /// Prompt tokens in the last step.
+    pub const LAST_PREFILL_TOKENS: usize = 9;
+    /// Time of the last step, µs.
+    pub const LAST_STEP_US: usize = 10;
 
     pub(super) const FIELDS: &[Field] = &[
         Field::Number("running"),
         Field::Number("waiting"),
         Field::Number("step_tokens"),
         Field::Word("tuner", &["static", "adaptive"]),
+        Field::Number("mixed_prefill_tokens"),
+        Field::Number("max_step_us"),
+        Field::Number("decode_us"),
+        Field::Number("prefill_token_ns"),
+        Field::Number("last_decode_rows"),
+        Field::Number("last_prefill_tokens"),
+        Field::Number("last_step_us"),
     ];
 }
 

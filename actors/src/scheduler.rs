@@ -8,6 +8,7 @@
 pub mod policy;
 pub mod queue;
 pub mod sharing;
+pub mod tuner;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use smallvec::SmallVec;
 use self::policy::{Action, Company, Event, Policy, PolicyLimits, Prefixes};
 use self::queue::{Served, Standing};
 use self::sharing::Woken;
+use self::tuner::{MeasuredStep, Tuner, TunerArgs, TunerMode};
 use crate::backend::BackendMsg;
 use crate::boards::scheduler as board;
 use crate::engine::protocol::{Admit, Ended, Epoch, Held, Limits, RequestId, SequenceId, Token, Waiting};
@@ -141,6 +143,8 @@ pub struct Submission {
 pub struct StepSummary {
     /// Epoch of the engine's state.
     pub epoch: Epoch,
+    /// What it carried and how long it took.
+    pub measured: MeasuredStep,
     /// New tokens by request.
     pub tokens: Vec<(RequestId, SmallVec<[Token; 1]>)>,
     /// Tokens that have no KV yet, of requests without new tokens.
@@ -156,8 +160,8 @@ pub struct SchedulerArgs {
     pub wiring: Arc<Wiring>,
     /// Most sequences at once.
     pub running: u32,
-    /// Most tokens in a step, prefill included.
-    pub step_tokens: u32,
+    /// How large a step is.
+    pub tuner: TunerArgs,
     /// After so long without its first prefill chunk an admitted request goes before older ones, ms; 0: never.
     pub prefill_wait_ms: u32,
     /// Whether prefixes of one tenant serve the others.
@@ -169,6 +173,9 @@ pub struct SchedulerArgs {
 pub struct SchedulerState {
     args: SchedulerArgs,
     policy: Policy,
+    tuner: Tuner,
+    /// As the engine was told.
+    waiting: Waiting,
     submissions: HashMap<RequestId, Box<Submission>>,
     actions: Vec<Action>,
 }
@@ -183,10 +190,18 @@ impl Scheduler {
         let model = args.wiring.loaded().ok_or("the scheduler starts after the backend has loaded a model")?;
         let running = args.running.min(model.info.n_seq_max) as usize;
         let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize }, model.info.memory);
-        let state = SchedulerState { args, policy, submissions: HashMap::new(), actions: Vec::new() };
+        let state = SchedulerState {
+            tuner: Tuner::new(args.tuner),
+            waiting: Waiting::Nobody,
+            args,
+            policy,
+            submissions: HashMap::new(),
+            actions: Vec::new(),
+        };
         state.tell_backend(BackendMsg::Reset { epoch: state.args.epoch, scheduler: myself });
-        state.send_limits(Waiting::Nobody);
+        state.send_limits();
         state.show();
+        state.show_tuner(MeasuredStep::default());
         Ok(state)
     }
 
@@ -288,6 +303,10 @@ impl SchedulerState {
         if woken == Woken::Somebody {
             self.decide(Event::Woken);
         }
+        if self.tuner.observe(summary.measured).is_some() {
+            self.send_limits();
+        }
+        self.show_tuner(summary.measured);
     }
 
     fn on_ended(&mut self, ended: Ended) {
@@ -314,7 +333,25 @@ impl SchedulerState {
         let shown = &self.args.wiring.boards.scheduler;
         shown.set(board::RUNNING, self.policy.active() as u64);
         shown.set(board::WAITING, self.policy.waiting() as u64);
-        shown.set(board::STEP_TOKENS, self.args.step_tokens.into());
+    }
+
+    fn show_tuner(&self, last: MeasuredStep) {
+        let (shown, sizes) = (&self.args.wiring.boards.scheduler, self.tuner.sizes());
+        let estimates = self.tuner.estimates();
+        let adaptive = self.args.tuner.mode == TunerMode::Adaptive;
+        shown.set(board::TUNER, adaptive.into());
+        shown.set(board::STEP_TOKENS, sizes.step_tokens.into());
+        shown.set(board::MAX_STEP_US, self.args.tuner.max_step.as_micros() as u64);
+        shown.set(board::MIXED_PREFILL_TOKENS, sizes.mixed_prefill_tokens.min(sizes.step_tokens).into());
+        let known = [(board::DECODE_US, estimates.decode_us), (board::PREFILL_TOKEN_NS, estimates.prefill_token_ns)];
+        for (place, estimate) in known {
+            if let Some(estimate) = estimate {
+                shown.set(place, estimate);
+            }
+        }
+        shown.set(board::LAST_DECODE_ROWS, last.decode_rows.into());
+        shown.set(board::LAST_PREFILL_TOKENS, last.prefill_tokens.into());
+        shown.set(board::LAST_STEP_US, last.step_us);
     }
 
     fn act(&mut self, action: Action) {
@@ -346,8 +383,10 @@ impl SchedulerState {
             Action::Evict(sequence) => self.evict(&[sequence]),
             Action::Preempted(request) => self.preempted(request),
             Action::Forget(request) => drop(self.submissions.remove(&request)),
-            Action::WaitingChanged(0) => self.send_limits(Waiting::Nobody),
-            Action::WaitingChanged(_) => self.send_limits(Waiting::Somebody),
+            Action::WaitingChanged(waiting) => {
+                self.waiting = if waiting == 0 { Waiting::Nobody } else { Waiting::Somebody };
+                self.send_limits();
+            }
         }
     }
 
@@ -390,10 +429,14 @@ impl SchedulerState {
         }
     }
 
-    fn send_limits(&self, waiting: Waiting) {
-        let Self { args, .. } = self;
-        let limits = Limits { step_tokens: args.step_tokens, prefill_wait_ms: args.prefill_wait_ms, waiting };
-        self.tell_backend(BackendMsg::SetLimits(limits));
+    fn send_limits(&self) {
+        let sizes = self.tuner.sizes();
+        self.tell_backend(BackendMsg::SetLimits(Limits {
+            step_tokens: sizes.step_tokens,
+            mixed_prefill_tokens: sizes.mixed_prefill_tokens,
+            prefill_wait_ms: self.args.prefill_wait_ms,
+            waiting: self.waiting,
+        }));
     }
 
     /// Undeliverable means that the backend is down; then this scheduler is about to be stopped as well.

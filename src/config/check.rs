@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use cllm_actors::engine::spec::{FlashAttention, KvType, SplitMode};
 
 use super::problem::{Note, Origin, Problem};
-use super::sections::Engine;
+use super::sections::{Engine, Tuner};
 use super::{Config, MAX_SEQUENCES, Purpose, sources};
 
 const N_BATCH: &str = "backend.llama_cpp.n_batch";
@@ -49,6 +49,7 @@ impl Check<'_> {
         self.llama();
         self.old_keys();
         self.key_priorities();
+        self.step_size();
         self.exposure();
     }
 
@@ -176,6 +177,16 @@ impl Check<'_> {
         let (priorities, keys) = (self.config.server.api_key_priorities.len(), self.config.server.api_keys.len());
         if priorities > keys {
             self.problem(&[KEY], format!("`{KEY}` has {priorities} priorities for {keys} keys in `server.api_keys`"));
+        }
+    }
+
+    fn step_size(&mut self) {
+        let without_effect = match self.config.scheduler.tuner {
+            Tuner::Adaptive => self.changed(&["scheduler.step_tokens"]).zip(Some("static")),
+            Tuner::Static => self.changed(&["scheduler.max_step_ms"]).zip(Some("adaptive")),
+        };
+        if let Some((name, mode)) = without_effect {
+            self.info(format!("{name} counts with `scheduler.tuner: {mode}` only"));
         }
     }
 

@@ -90,7 +90,13 @@ section! {
         max_queue: u32 = 1024, Rule::Integer(1, 1_000_000);
         /// Share of `max_queue` that the requests of one API key may take, when there is more than one key.
         key_share: f64 = 0.5, Rule::Number(0.0, 1.0);
-        /// Most prompt tokens prefilled per step, beside one token for each running sequence.
+        /// How much a step carries: `adaptive` reads prompts as fast as `max_step_ms` allows beside running streams, and in
+        /// steps of `n_ubatch` tokens when none runs; `static` takes `step_tokens` always.
+        tuner: Tuner = Tuner::Adaptive;
+        /// With `tuner: adaptive`, the time under which a step is kept that reads prompts beside running streams, in
+        /// milliseconds: the longest gap between two tokens, unless decoding alone takes longer.
+        max_step_ms: u64 = 60, Rule::Integer(1, 60_000);
+        /// With `tuner: static`, most tokens in a step, prompt tokens and one for each running sequence together.
         step_tokens: u32 = 256, Rule::Integer(16, 1_048_576);
         /// Accepted for old files: nothing is polled here.
         loop_interval: u64 = 10, Rule::Integer(0, WEEK_MS);
@@ -299,6 +305,17 @@ pub(super) const SECTIONS: &[&[Key]] = &[
     Chaos::KEYS,
     Logging::KEYS,
 ];
+
+/// How the size of a step is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tuner {
+    /// As configured.
+    Static,
+    /// By measured step times.
+    Adaptive,
+}
+
+choice!(Tuner: "static" = Static, "adaptive" = Adaptive);
 
 /// Where the engine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

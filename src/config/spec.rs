@@ -8,11 +8,12 @@ use cllm_actors::engine::host::{HostKind, ProcessOptions};
 use cllm_actors::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use cllm_actors::request::Deadlines;
 use cllm_actors::response_cache::CacheOptions;
+use cllm_actors::scheduler::tuner::TunerMode;
 use cllm_actors::supervision::{Backoff, Intensity, Rules, Strategy, WhenExhausted};
 use cllm_actors::system::SystemArgs;
 
 use super::api_key::ApiKey;
-use super::sections::{Cache, Engine, EngineRestarts, FakeHost, RootRestarts, Scheduler, Server};
+use super::sections::{Cache, Engine, EngineRestarts, FakeHost, RootRestarts, Scheduler, Server, Tuner};
 use super::{Config, MAX_SEQUENCES};
 
 /// Sequences that run at once when no key says otherwise.
@@ -75,7 +76,12 @@ impl Config {
             }),
             max_queue: self.scheduler.max_queue,
             tenant_quota: self.tenant_quota(),
+            tuner: match self.scheduler.tuner {
+                Tuner::Static => TunerMode::Static,
+                Tuner::Adaptive => TunerMode::Adaptive,
+            },
             step_tokens: self.scheduler.step_tokens,
+            max_step: Duration::from_millis(self.scheduler.max_step_ms),
             // A week of milliseconds fits.
             prefill_wait_ms: self.scheduler.batch_timeout_ms as u32,
             max_iterations: (max_iterations > 0).then_some(max_iterations),

@@ -77,11 +77,6 @@ impl KeyRing {
         Self { tenants, ..self }
     }
 
-    /// How many different keys there are.
-    pub fn len(&self) -> usize {
-        self.hashes.iter().collect::<HashSet<_>>().len()
-    }
-
     /// Whether any key is configured.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()

@@ -27,4 +27,5 @@ mod readiness;
 mod response_cache;
 mod start;
 mod tidy;
+mod tuner;
 mod ui;

@@ -29,7 +29,8 @@ use crate::engine::sample_rows::RowSampler;
 const PLACE_WAIT: Duration = Duration::from_millis(1);
 
 /// Limits until the scheduler sends its own.
-const DEFAULT_LIMITS: Limits = Limits { step_tokens: 256, prefill_wait_ms: 0, waiting: Waiting::Nobody };
+const DEFAULT_LIMITS: Limits =
+    Limits { step_tokens: 256, mixed_prefill_tokens: u32::MAX, prefill_wait_ms: 0, waiting: Waiting::Nobody };
 
 /// The loop's state.
 pub(crate) struct EngineLoop<M, E> {

@@ -134,11 +134,17 @@ pub enum Placement {
     },
 }
 
+/// A step always has room for so many prompt tokens beside the decoding sequences.
+pub const MIN_PREFILL_TOKENS: u32 = 16;
+
 /// What the engine may do in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Most tokens in a step, decode and prefill together. The engine bounds it by `n_batch` and never goes below one token per decoding sequence plus 16.
+    /// Most tokens in a step, decode and prefill together. The engine bounds it by `n_batch` and never goes below one
+    /// token per decoding sequence plus [`MIN_PREFILL_TOKENS`].
     pub step_tokens: u32,
+    /// Most prompt tokens in a step in which at least one sequence decodes; at least [`MIN_PREFILL_TOKENS`].
+    pub mixed_prefill_tokens: u32,
     /// A sequence that has waited so long for its first prefill chunk goes before lower ranks of its class, ms; 0: never.
     pub prefill_wait_ms: u32,
     /// Whether requests wait for a place: then a step that frees one is followed by up to 1 ms of waiting for commands.

@@ -12,6 +12,7 @@ use crate::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
 use crate::error::GenerateError;
 use crate::names;
 use crate::response_cache::CacheOptions;
+use crate::scheduler::tuner::{TunerArgs, TunerMode};
 use crate::supervision::{Rules, Strategy, WhenExhausted};
 
 /// How long an engine that failed too often is left down.
@@ -34,8 +35,14 @@ pub struct SystemArgs {
     /// Most requests of one tenant in the system, [`TenantId::NOBODY`](crate::request::TenantId::NOBODY) apart. Default:
     /// no bound but `max_queue`.
     pub tenant_quota: Option<u32>,
-    /// Most tokens in a step, decode and prefill together; at least 16 prompt tokens fit always. Default 256.
+    /// Whether the size of a step follows from measured times. Default: it does.
+    pub tuner: TunerMode,
+    /// Most tokens in a step, decode and prefill together, while it does not; at least 16 prompt tokens fit always.
+    /// Default 256.
     pub step_tokens: u32,
+    /// The time under which a step is kept that carries prompt tokens beside running streams, if the size is tuned.
+    /// Default 60 ms.
+    pub max_step: Duration,
     /// A request that has waited so long in the engine for its first prefill chunk goes before older ones, ms; 0: never.
     /// Default 100.
     pub prefill_wait_ms: u32,
@@ -66,7 +73,9 @@ impl SystemArgs {
             chaos: None,
             max_queue: 1024,
             tenant_quota: None,
+            tuner: TunerMode::Adaptive,
             step_tokens: 256,
+            max_step: Duration::from_millis(60),
             prefill_wait_ms: 100,
             max_iterations: None,
             retained_bytes: None,
@@ -80,6 +89,15 @@ impl SystemArgs {
             },
             root_rules: Rules::default(),
         }
+    }
+
+    /// How large a step is. More tokens than are computed at once would only make it longer.
+    pub(super) fn tuner(&self) -> TunerArgs {
+        let full_step_tokens = match &self.engine {
+            EngineSpec::Llama(spec) => spec.n_ubatch.min(spec.n_batch),
+            EngineSpec::Fake(spec) => spec.n_batch,
+        };
+        TunerArgs { mode: self.tuner, step_tokens: self.step_tokens, full_step_tokens, max_step: self.max_step }
     }
 
     /// Sequences that run at once.

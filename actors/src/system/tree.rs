@@ -126,7 +126,7 @@ fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
         epoch: 0,
         wiring: wiring.clone(),
         running: args.running(),
-        step_tokens: args.step_tokens,
+        tuner: args.tuner(),
         prefill_wait_ms: args.prefill_wait_ms,
         share_across_tenants: args.share_across_tenants,
     };

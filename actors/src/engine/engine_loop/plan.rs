@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::slot::Slot;
 use crate::engine::batch::{Batch, Row};
-use crate::engine::protocol::{Limits, SequenceId};
+use crate::engine::protocol::{Limits, MIN_PREFILL_TOKENS, SequenceId};
 use crate::priority::class_of;
 
-/// A step always has room for so many prompt tokens beside the decoding sequences.
-const MIN_PREFILL: usize = 16;
+/// The least room for prompt tokens.
+const MIN_PREFILL: usize = MIN_PREFILL_TOKENS as usize;
 
 /// Most output rows of prompt logprobs in a step; each costs a row of logits in memory.
 const MAX_PROMPT_ROWS: usize = 64;
@@ -62,6 +62,9 @@ impl Plan {
         let decoding = self.entries.len();
         let step_tokens = limits.step_tokens as usize;
         let mut budget = step_tokens.max(decoding + MIN_PREFILL).min(n_batch).saturating_sub(decoding);
+        if decoding > 0 {
+            budget = budget.min((limits.mixed_prefill_tokens as usize).max(MIN_PREFILL));
+        }
         let (now, patience) = (Instant::now(), Duration::from_millis(u64::from(limits.prefill_wait_ms)));
         self.order.sort_unstable_by_key(|sequence| {
             let slot = &slots[*sequence];

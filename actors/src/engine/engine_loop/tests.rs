@@ -111,7 +111,8 @@ fn admit(request: RequestId, sequence: SequenceId, tokens: Vec<Token>, max_new_t
 }
 
 fn limits(step_tokens: u32) -> EngineCommand {
-    EngineCommand::SetLimits(Limits { step_tokens, prefill_wait_ms: 0, waiting: Waiting::Nobody })
+    let mixed_prefill_tokens = u32::MAX;
+    EngineCommand::SetLimits(Limits { step_tokens, mixed_prefill_tokens, prefill_wait_ms: 0, waiting: Waiting::Nobody })
 }
 
 #[test]
@@ -150,7 +151,12 @@ fn a_step_never_exceeds_its_token_budget() {
 #[test]
 fn patience_puts_no_prompt_before_one_of_a_better_class() {
     let mut engine = Engine::new(FakeSpec::default());
-    engine.apply(EngineCommand::SetLimits(Limits { step_tokens: 16, prefill_wait_ms: 1, waiting: Waiting::Nobody }));
+    engine.apply(EngineCommand::SetLimits(Limits {
+        step_tokens: 16,
+        mixed_prefill_tokens: u32::MAX,
+        prefill_wait_ms: 1,
+        waiting: Waiting::Nobody,
+    }));
     let mut admit_of_class = |request: RequestId, priority: i32| {
         let admit = admit(request, request as u32, prompt(request, 16), 1);
         let rank = priority::rank(priority, 100 - request);
@@ -172,6 +178,31 @@ fn ended(event: &EngineEvent) -> Option<RequestId> {
     match event {
         EngineEvent::Ended(ended) => Some(ended.request),
         _ => None,
+    }
+}
+
+#[test]
+fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_sixteen_tokens() {
+    for (mixed_prefill_tokens, most) in [(40, 40), (3, 16)] {
+        let mut engine = Engine::new(FakeSpec::default());
+        engine.apply(EngineCommand::SetLimits(Limits {
+            step_tokens: 200,
+            mixed_prefill_tokens,
+            prefill_wait_ms: 0,
+            waiting: Waiting::Nobody,
+        }));
+        engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 300), 50))));
+        engine.run_dry();
+        engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, prompt(2, 10), 50))));
+        engine.step();
+        engine.apply(EngineCommand::Admit(Box::new(admit(3, 2, prompt(3, 300), 50))));
+        engine.run_dry();
+        let events = engine.events.borrow();
+        let steps =
+            || events.iter().filter_map(|event| if let EngineEvent::Step(step) = event { Some(step) } else { None });
+        assert_eq!(steps().map(|step| step.prefill_tokens).max(), Some(200));
+        let mixed = steps().filter(|step| step.batch_tokens > step.prefill_tokens);
+        assert_eq!(mixed.map(|step| step.prefill_tokens).max(), Some(most));
     }
 }
 
