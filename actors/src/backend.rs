@@ -58,8 +58,8 @@ pub enum BackendMsg {
         /// The request.
         request: RequestId,
     },
-    /// From the scheduler: a better rank for a sequence.
-    Promote {
+    /// From the scheduler: another rank for a running request.
+    SetRank {
         /// Epoch of the sender.
         epoch: Epoch,
         /// The request.
@@ -198,8 +198,8 @@ impl Backend {
             BackendMsg::Reset { epoch, scheduler } => state.on_reset(epoch, scheduler),
             BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
             BackendMsg::Cancel { epoch, request } => state.command(EngineCommand::Cancel { epoch, request }),
-            BackendMsg::Promote { epoch, request, rank } => {
-                state.command(EngineCommand::Promote { epoch, request, rank })
+            BackendMsg::SetRank { epoch, request, rank } => {
+                state.command(EngineCommand::SetRank { epoch, request, rank })
             }
             BackendMsg::Evict { epoch, sequence } => state.command(EngineCommand::Evict { epoch, sequence }),
             BackendMsg::SetLimits(limits) => state.on_set_limits(limits),

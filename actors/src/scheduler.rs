@@ -138,6 +138,8 @@ pub struct SchedulerArgs {
     pub step_tokens: u32,
     /// After so long without its first prefill chunk an admitted request goes before older ones, ms; 0: never.
     pub prefill_wait_ms: u32,
+    /// Whether prefixes of one tenant serve the others.
+    pub share_across_tenants: bool,
 }
 
 /// State of a scheduler.
@@ -271,12 +273,12 @@ impl SchedulerState {
         let epoch = self.args.epoch;
         match action {
             Action::Reserve { request, tokens } => self.reserve(request, tokens),
-            Action::Admit { request, sequence, placement, rank } => self.admit(request, |submission| Admit {
+            Action::Admit { request, sequence, placement, rank } => self.admit(request, |submission, tenant| Admit {
                 epoch,
                 request,
                 sequence,
                 placement,
-                tenant: submission.tenant,
+                tenant,
                 tokens: submission.tokens.to_vec(),
                 prompt_len: submission.prompt_len,
                 max_new_tokens: submission.max_new_tokens,
@@ -301,19 +303,25 @@ impl SchedulerState {
         let Some(submission) = self.submissions.get(&request) else { return };
         let computes_all = submission.prompt_logprobs.is_some();
         let reuse = if computes_all { Reuse::Forbidden } else { Reuse::Allowed };
-        let wanted = Wanted { tenant: submission.tenant, tokens, reuse };
+        let wanted = Wanted { tenant: self.whose(submission), tokens, reuse };
         self.tell_kv_cache(KvCacheMsg::Reserve { epoch: self.args.epoch, request, wanted });
     }
 
     fn release(&mut self, request: RequestId, sequence: SequenceId, tokens: Vec<Token>) {
-        let tenant = self.submissions.get(&request).map_or(TenantId::NOBODY, |it| it.tenant);
+        let tenant = self.submissions.get(&request).map_or(TenantId::NOBODY, |it| self.whose(it));
         let held = Held { sequence, tenant, tokens };
         self.tell_kv_cache(KvCacheMsg::Release { epoch: self.args.epoch, held });
     }
 
-    fn admit(&mut self, request: RequestId, admit: impl FnOnce(&Submission) -> Admit) {
+    /// Whose KV a request's is.
+    fn whose(&self, submission: &Submission) -> TenantId {
+        if self.args.share_across_tenants { TenantId::NOBODY } else { submission.tenant }
+    }
+
+    fn admit(&mut self, request: RequestId, admit: impl FnOnce(&Submission, TenantId) -> Admit) {
         if let Some(submission) = self.submissions.get(&request) {
-            let message = BackendMsg::Admit { admit: Box::new(admit(submission)), session: submission.session.clone() };
+            let admit = Box::new(admit(submission, self.whose(submission)));
+            let message = BackendMsg::Admit { admit, session: submission.session.clone() };
             self.tell_backend(message);
         }
     }

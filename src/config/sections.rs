@@ -109,7 +109,7 @@ section! {
 }
 
 section! {
-    /// Finished answers kept for equal requests.
+    /// Finished answers kept for equal requests, and whom cached things may serve.
     pub struct Cache at (cache) {
         /// Most answers kept; 0: none.
         default_max_size: u32 = 1000, Rule::Integer(0, 10_000_000);
@@ -119,6 +119,9 @@ section! {
         eviction_threshold: f64 = 0.9, Rule::Number(0.0, 1.0);
         /// Time between sweeps, in milliseconds.
         cleanup_interval: u64 = 1000, Rule::Integer(1, WEEK_MS);
+        /// Let what was computed for one API key serve the others: faster where all trust each other, and each can tell by
+        /// the time it takes whether another one has asked the same.
+        share_across_keys: bool = false;
     }
 }
 

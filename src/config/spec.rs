@@ -71,6 +71,7 @@ impl Config {
             engine_rules: self.supervision.engine.rules(),
             root_rules: self.supervision.root.rules(),
             retained_bytes: (kv_cache_mb > 0).then_some(kv_cache_mb << 20),
+            share_across_tenants: self.cache.share_across_keys,
         }
     }
 

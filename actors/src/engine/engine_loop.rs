@@ -154,7 +154,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             EngineCommand::Reset { epoch } => self.reset(epoch),
             EngineCommand::Admit(admit) => self.admit(*admit),
             EngineCommand::Cancel { epoch, request } => self.cancel(epoch, request),
-            EngineCommand::Promote { epoch, request, rank } => self.promote(epoch, request, rank),
+            EngineCommand::SetRank { epoch, request, rank } => self.set_rank(epoch, request, rank),
             EngineCommand::Evict { epoch, sequence } => self.evict(epoch, sequence),
             EngineCommand::SetLimits(limits) => self.limits = limits,
             // The host sends these to the vocabulary thread.
@@ -192,13 +192,13 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
-    fn promote(&mut self, epoch: Epoch, request: RequestId, rank: u64) {
+    fn set_rank(&mut self, epoch: Epoch, request: RequestId, rank: u64) {
         if epoch != self.epoch {
             return;
         }
         let mut runs = self.slots.iter_mut().filter_map(|slot| slot.run.as_mut());
         if let Some(run) = runs.find(|run| run.request == request) {
-            run.rank = run.rank.min(rank);
+            run.rank = rank;
         }
     }
 

@@ -38,8 +38,8 @@ pub enum EngineCommand {
         /// The request to end.
         request: RequestId,
     },
-    /// A better rank for a sequence, because others wait for what it computes. A no-op if it has ended.
-    Promote {
+    /// Another rank for a running request, such as while others wait for what it computes. A no-op if it has ended.
+    SetRank {
         /// Epoch of the sender.
         epoch: Epoch,
         /// The request.

@@ -92,7 +92,7 @@ impl Sharing {
         let Some(producer) = self.producers.get_mut(&request) else { return Woken::Nobody };
         producer.covered = Some(cached);
         // Until now nobody knew whether it was worth waiting.
-        self.wake(request, usize::MAX)
+        self.wake(request, cached.saturating_add(MIN_SAVED - 1))
     }
 
     /// So many of a running request's tokens have no KV yet.

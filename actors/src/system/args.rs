@@ -38,6 +38,9 @@ pub struct SystemArgs {
     pub max_iterations: Option<u32>,
     /// Most KV memory of retained prefixes in bytes. Default: half of the context's cells.
     pub retained_bytes: Option<u64>,
+    /// Whether prefixes left by one tenant serve the requests of others: faster where all trust each other, and anybody
+    /// can tell by the time it takes whether another one has asked the same. Default false.
+    pub share_across_tenants: bool,
     /// How backend, kv-cache and scheduler are restarted. Default: 5 times in 60 s, then held for 60 s.
     pub engine_rules: Rules,
     /// How the root's children are restarted. Default: 5 times in 60 s, then the system ends.
@@ -57,6 +60,7 @@ impl SystemArgs {
             prefill_wait_ms: 100,
             max_iterations: None,
             retained_bytes: None,
+            share_across_tenants: false,
             engine_rules: Rules {
                 strategy: Strategy::RestForOne,
                 when_exhausted: WhenExhausted::Hold { retry_after: HOLD },

@@ -1,5 +1,7 @@
 //! Whole systems with the fake engine: routing, cancels, overload, and the death of every actor.
 
+mod prefixes;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -107,6 +107,7 @@ fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
         running: args.running(),
         step_tokens: args.step_tokens,
         prefill_wait_ms: args.prefill_wait_ms,
+        share_across_tenants: args.share_across_tenants,
     };
     let make = move |epoch| (Scheduler, SchedulerArgs { epoch, ..template.clone() });
     let addr = wiring.scheduler.clone();

@@ -360,12 +360,12 @@ fn a_reset_tells_whose_the_tokens_are() {
 }
 
 #[test]
-fn a_promoted_sequence_is_prefilled_before_older_ones() {
+fn a_sequence_with_a_better_rank_is_prefilled_before_older_ones() {
     let mut engine = Engine::new(FakeSpec::default());
     engine.apply(limits(32));
     engine.apply(EngineCommand::Admit(Box::new(admit(5, 0, prompt(1, 200), 1))));
     engine.apply(EngineCommand::Admit(Box::new(admit(6, 1, prompt(2, 30), 1))));
-    engine.apply(EngineCommand::Promote { epoch: 1, request: 6, rank: 4 });
+    engine.apply(EngineCommand::SetRank { epoch: 1, request: 6, rank: 4 });
     engine.step();
     assert_eq!(engine.outcome().tokens[&6].len(), 1);
 }

@@ -23,8 +23,7 @@ fn the_second_waits_until_the_first_has_computed_what_both_need() {
     assert_eq!(sharing.turn(1, &wanted(400, 30, 1)), Turn::Now);
     sharing.begins(1, wanted(400, 30, 1));
     assert_eq!(sharing.turn(2, &wanted(400, 30, 2)), Turn::After(1));
-    assert_eq!(sharing.placed(1, 0), Woken::Somebody, "looked at again, now that the cache has answered");
-    assert_eq!(sharing.turn(2, &wanted(400, 30, 2)), Turn::After(1));
+    assert_eq!(sharing.placed(1, 0), Woken::Nobody);
     assert_eq!(sharing.prefilled(1, 174), Woken::Nobody);
     assert_eq!(sharing.turn(2, &wanted(400, 30, 2)), Turn::After(1));
     assert_eq!(sharing.prefilled(1, 30), Woken::Somebody);
@@ -39,6 +38,15 @@ fn nobody_waits_for_little_or_for_what_is_cached() {
     sharing.begins(3, wanted(400, 30, 3));
     assert_eq!(sharing.placed(3, 340), Woken::Nobody);
     assert_eq!(sharing.turn(4, &wanted(400, 30, 4)), Turn::Now);
+}
+
+#[test]
+fn when_it_shows_that_little_is_to_be_computed_nobody_waits_longer() {
+    let mut sharing = sharing();
+    sharing.begins(1, wanted(400, 30, 1));
+    assert_eq!(sharing.turn(2, &wanted(400, 30, 2)), Turn::After(1));
+    assert_eq!(sharing.placed(1, 340), Woken::Somebody);
+    assert_eq!(sharing.turn(2, &wanted(400, 30, 2)), Turn::Now);
 }
 
 #[test]
