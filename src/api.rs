@@ -22,6 +22,7 @@ mod generation;
 mod models;
 mod openai;
 mod plan;
+mod priority;
 mod refusals;
 mod sampling;
 mod sequences;

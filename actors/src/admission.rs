@@ -1,111 +1,142 @@
 //! The only bound on queued work: permits that move with the request and come back when it ends.
+//!
+//! Classes and tenants are quotas on one pool, see [`book`]. A refusal costs a lock and a look into a table.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod book;
+mod rate;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use self::book::Book;
+use crate::request::{GenerateRequest, TenantId};
 
-/// Bounds of a computed `Retry-After`.
-const RETRY_AFTER_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-/// A pool of permits.
+/// The pool of permits; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Admission {
-    permits: Arc<Semaphore>,
-    limit: u32,
-    holding: Arc<HoldingTime>,
+    limits: AdmissionLimits,
+    book: Arc<Mutex<Book>>,
+}
+
+/// How many permits there are, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionLimits {
+    /// Most permits taken while an ordinary request gets one; those of a class better than 0 may go beyond it by a
+    /// tenth, at least by 1.
+    pub max_queue: u32,
+    /// Most permits of one tenant; `None`: no bound but the pool. Does not hold for [`TenantId::NOBODY`].
+    pub per_tenant: Option<u32>,
+    /// Requests that run at once: so many of the permits are not for waiting.
+    pub running: u32,
+}
+
+/// What permits are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// For whom.
+    pub tenant: TenantId,
+    /// For which class.
+    pub priority: i32,
+    /// How many; all or none.
+    pub count: u32,
+}
+
+/// Why there are none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// More than this are never given: no waiting helps.
+    Never {
+        /// Most that one claim can get.
+        limit: u32,
+    },
+    /// The pool is empty.
+    Full {
+        /// Its size for this class.
+        limit: u32,
+        /// When another try makes sense, 1 to 60 s.
+        retry_after: Duration,
+    },
+    /// The tenant has its share.
+    OverQuota {
+        /// The share.
+        limit: u32,
+        /// When another try makes sense, 1 to 60 s.
+        retry_after: Duration,
+    },
 }
 
 /// The right to have one sequence in the system; returned on drop.
 #[derive(Debug)]
 pub struct Permit {
-    _permit: OwnedSemaphorePermit,
-    taken_at: Instant,
+    tenant: TenantId,
     limit: u32,
-    holding: Arc<HoldingTime>,
+    book: Arc<Mutex<Book>>,
+}
+
+impl AdmissionLimits {
+    /// Permits for requests of this class, all tenants together.
+    pub fn pool(&self, priority: i32) -> u32 {
+        let reserve = if priority < 0 { (self.max_queue / 10).max(1) } else { 0 };
+        self.max_queue.saturating_add(reserve)
+    }
+
+    /// Most permits of a tenant.
+    fn share(&self, tenant: TenantId) -> u32 {
+        self.per_tenant.filter(|_| tenant != TenantId::NOBODY).unwrap_or(u32::MAX)
+    }
+}
+
+impl Claim {
+    /// One permit for this request.
+    pub fn of(request: &GenerateRequest) -> Self {
+        Self { tenant: request.tenant, priority: request.priority, count: 1 }
+    }
 }
 
 impl Permit {
-    /// Permits in all.
+    /// Permits of ordinary requests in all.
     pub fn limit(&self) -> u32 {
         self.limit
-    }
-}
-
-/// Moving average of how long permits are held, µs; 0: none came back yet.
-#[derive(Debug, Default)]
-struct HoldingTime(AtomicU64);
-
-impl HoldingTime {
-    /// Every return counts one eighth. A lost update under contention only weighs a return less.
-    fn note(&self, held: Duration) {
-        let (held, mean) = (held.as_micros() as u64, self.0.load(Ordering::Relaxed));
-        let mean = if mean == 0 { held } else { mean - mean / 8 + held / 8 };
-        self.0.store(mean, Ordering::Relaxed);
-    }
-
-    fn mean(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.holding.note(self.taken_at.elapsed());
+        open(&self.book).give_back(self.tenant, Instant::now());
     }
 }
 
 impl Admission {
-    /// A pool of `limit` permits.
-    pub fn new(limit: u32) -> Self {
-        Self { permits: Arc::new(Semaphore::new(limit as usize)), limit, holding: Arc::default() }
+    /// A pool with all permits in it.
+    pub fn new(limits: AdmissionLimits) -> Self {
+        Self { limits, book: Arc::new(Mutex::new(Book::new(limits))) }
     }
 
-    /// Takes `count` permits, or none at all.
-    pub fn try_acquire(&self, count: u32) -> Option<Vec<Permit>> {
-        let mut all = self.permits.clone().try_acquire_many_owned(count).ok()?;
-        let taken_at = Instant::now();
-        let permit = |permit| Permit { _permit: permit, taken_at, limit: self.limit, holding: self.holding.clone() };
-        Some((0..count).filter_map(|_| all.split(1)).map(permit).collect())
+    /// Takes the permits of a claim, or none at all.
+    ///
+    /// # Errors
+    /// Why not, and when to come back.
+    pub fn try_acquire(&self, claim: Claim) -> Result<Vec<Permit>, Refusal> {
+        open(&self.book).take(claim, Instant::now())?;
+        let permit = |_| Permit { tenant: claim.tenant, limit: self.limit(), book: self.book.clone() };
+        Ok((0..claim.count).map(permit).collect())
     }
 
-    /// When `count` permits will be free, by how long permits have been held lately; 1 to 60 s.
-    pub fn retry_after(&self, count: u32) -> Duration {
-        let (least, most) = RETRY_AFTER_BOUNDS;
-        (self.holding.mean() * count / self.limit.max(1)).clamp(least, most)
-    }
-
-    /// Permits in all.
+    /// Permits of ordinary requests in all.
     pub fn limit(&self) -> u32 {
-        self.limit
+        self.limits.max_queue
     }
 
     /// Permits that are taken.
     pub fn in_use(&self) -> u32 {
-        self.limit - self.permits.available_permits() as u32
+        open(&self.book).in_use()
     }
+}
+
+/// Nothing in the book can be left half-written.
+fn open(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn permits_are_taken_all_or_none_and_come_back() {
-        let admission = Admission::new(3);
-        let two = admission.try_acquire(2).expect("free");
-        assert!(admission.try_acquire(2).is_none());
-        assert_eq!(admission.in_use(), 2);
-        drop(two);
-        assert_eq!(admission.in_use(), 0);
-    }
-
-    #[test]
-    fn retry_after_follows_the_holding_time() {
-        let admission = Admission::new(2);
-        assert_eq!(admission.retry_after(1), Duration::from_secs(1));
-        (0..64).for_each(|_| admission.holding.note(Duration::from_secs(20)));
-        assert_eq!(admission.retry_after(1).as_secs(), 10);
-    }
-}
+mod tests;

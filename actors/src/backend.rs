@@ -351,6 +351,7 @@ impl BackendState {
         if let Some(session) = self.sessions.get(&request) {
             let _ = session.cast(SessionMsg::Started { epoch, reused });
         }
+        self.tell_scheduler(SchedulerMsg::Started { epoch, request, reused });
     }
 
     fn take_question(&mut self, id: u64) -> Option<Question> {

@@ -29,6 +29,14 @@ pub enum GenerateError {
         /// A computed guess.
         retry_after: Duration,
     },
+    /// The tenant has its share of the permits.
+    #[error("this API key is at its limit of {limit} requests; try again in {} s", retry_after.as_secs())]
+    OverQuota {
+        /// Its permits in all.
+        limit: u32,
+        /// A computed guess.
+        retry_after: Duration,
+    },
     /// The engine loads for the first time.
     #[error("the model is loading")]
     ModelLoading,

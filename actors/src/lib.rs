@@ -18,6 +18,7 @@ pub mod inspector;
 pub mod kv_cache;
 pub mod meters;
 pub mod names;
+pub mod priority;
 pub mod prompt;
 pub mod quarantine;
 pub mod request;

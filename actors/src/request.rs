@@ -17,6 +17,8 @@ pub struct GenerateRequest {
     pub trace_id: Arc<str>,
     /// On whose behalf it is asked.
     pub tenant: TenantId,
+    /// Its class, one of [`PRIORITIES`](crate::priority::PRIORITIES): lower runs first. Default 0.
+    pub priority: i32,
     /// What to continue.
     pub prompt: Prompt,
     /// How to draw tokens.
@@ -47,6 +49,7 @@ impl GenerateRequest {
         Self {
             trace_id: Arc::from("-"),
             tenant: TenantId::NOBODY,
+            priority: 0,
             prompt,
             sampling: SamplingParams::default(),
             max_tokens: None,

@@ -6,6 +6,7 @@
 //! epoch. The decisions are in [`policy`]. Nothing needs doing when it stops.
 
 pub mod policy;
+pub mod queue;
 pub mod sharing;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 use smallvec::SmallVec;
 
 use self::policy::{Action, Company, Event, Policy, PolicyLimits};
+use self::queue::{Served, Standing};
 use crate::backend::BackendMsg;
 use crate::boards::scheduler as board;
 use crate::engine::protocol::{Admit, Ended, Epoch, Held, Limits, RequestId, SequenceId, Token, Waiting};
@@ -76,6 +78,15 @@ pub enum SchedulerMsg {
         /// To be evicted.
         evict: Vec<SequenceId>,
     },
+    /// From the backend: the engine began with a request.
+    Started {
+        /// Epoch of the engine's state.
+        epoch: Epoch,
+        /// The request.
+        request: RequestId,
+        /// Tokens that need no prefill.
+        reused: u32,
+    },
     /// From the backend: a step is done; the sessions have their tokens.
     Stepped(StepSummary),
     /// From the backend: a sequence is over; its session knows.
@@ -102,8 +113,14 @@ pub struct Submission {
     pub tokens: Arc<[Token]>,
     /// How many of them are prompt.
     pub prompt_len: u32,
+    /// Its class; lower goes first.
+    pub priority: i32,
     /// Arrival of the request in µs since the system started; lower goes first.
     pub arrived_us: u64,
+    /// Tokens it was served up to now: those of the prompt that had to be computed, and those emitted.
+    pub served: u64,
+    /// The last scheduler that had it, if any did.
+    pub known_to: Option<Epoch>,
     /// Most tokens to emit from here on.
     pub max_new_tokens: u32,
     /// How to draw; `seed` is set.
@@ -187,6 +204,9 @@ impl Scheduler {
             }
             SchedulerMsg::OverBudget { epoch, evict } if epoch == own => state.evict(&evict),
             SchedulerMsg::RoomMade { epoch, evict } if epoch == own => state.on_room_made(&evict),
+            SchedulerMsg::Started { epoch, request, reused } if epoch == own => {
+                state.decide(Event::Started { request, reused: reused as usize });
+            }
             SchedulerMsg::Stepped(summary) if summary.epoch == own => state.on_stepped(summary),
             SchedulerMsg::Ended(ended) if ended.epoch == own => state.on_ended(*ended),
             SchedulerMsg::CellsShort { epoch, needed } if epoch == own => state.on_cells_short(needed),
@@ -206,7 +226,17 @@ impl SchedulerState {
                 Verdict::Trusted => Company::Any,
                 Verdict::Suspect | Verdict::Guilty => Company::Nobody,
             },
-            rank: submission.arrived_us,
+            standing: Standing {
+                priority: submission.priority,
+                tenant: submission.tenant,
+                arrived_us: submission.arrived_us,
+            },
+            served: match submission.known_to {
+                None => Served::Nothing,
+                Some(epoch) if epoch != self.args.epoch => Served::Before(submission.served),
+                Some(_) if submission.served == 0 => Served::Nothing,
+                Some(_) => Served::Here,
+            },
         };
         self.submissions.insert(submission.request, submission);
         self.decide(event);

@@ -49,6 +49,8 @@ pub struct SessionState {
     max_iterations: Option<u32>,
     model: Option<Arc<LoadedModel>>,
     phase: Phase,
+    /// The last scheduler that took the submission.
+    known_to: Option<Epoch>,
     prompt: Vec<Token>,
     max_tokens: u32,
     answer: Answer,
@@ -121,6 +123,7 @@ impl SessionState {
             max_iterations: args.max_iterations,
             model: None,
             phase: Phase::Tokenizing,
+            known_to: None,
             prompt: Vec::new(),
             max_tokens: 0,
             answer: Answer::new(&args.request),
@@ -213,15 +216,19 @@ impl SessionState {
             tenant: self.request.tenant,
             tokens: tokens.into(),
             prompt_len: self.prompt.len() as u32,
+            priority: self.request.priority,
             arrived_us: self.arrived_us,
+            served: self.answer.served(),
+            known_to: self.known_to,
             max_new_tokens: self.max_tokens - self.answer.emitted.len() as u32,
             sampling: self.sampling.clone(),
             logprobs: self.request.logprobs,
             prompt_logprobs: self.answer.missing_prompt_logprobs(&self.request),
             session: myself.clone(),
         };
-        let reached = self.wiring.scheduler.cast(SchedulerMsg::Submit(Box::new(submission)));
-        self.phase = Phase::Submitted(reached.ok());
+        let reached = self.wiring.scheduler.cast(SchedulerMsg::Submit(Box::new(submission))).ok();
+        self.phase = Phase::Submitted(reached);
+        self.known_to = reached.or(self.known_to);
         self.shown.submitted();
         Ok(())
     }

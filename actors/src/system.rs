@@ -37,7 +37,7 @@ pub use self::args::{SystemArgs, SystemBuilder};
 pub use self::generation::Generation;
 pub use self::inspection::{ActorAction, ActorActionError, ActorFeed, ActorFeedStream};
 pub use self::status::Status;
-use crate::admission::{Admission, Permit};
+use crate::admission::{Admission, AdmissionLimits, Claim, Permit, Refusal};
 use crate::backend::{BackendMsg, TokensTo, VocabularyError};
 use crate::boards;
 use crate::engine::protocol::{AddSpecial, ModelInfo, RequestId, TextPart, Token};
@@ -145,7 +145,11 @@ impl System {
         wiring.actors.root(&args.instance, root.get_cell());
         Ok(Self {
             inner: Arc::new(Inner {
-                admission: Admission::new(args.max_queue),
+                admission: Admission::new(AdmissionLimits {
+                    max_queue: args.max_queue,
+                    per_tenant: args.tenant_quota,
+                    running: args.running(),
+                }),
                 args,
                 wiring,
                 sessions,
@@ -174,30 +178,40 @@ impl System {
         }
     }
 
-    /// Takes `count` permits, or none.
+    /// Takes the permits of a claim, or none.
     ///
     /// # Errors
-    /// `Overloaded`, `ModelLoading`, `EngineDown` or `ShuttingDown`; `InvalidRequest` for more than there are in all.
-    pub fn admit(&self, count: u32) -> Result<Vec<Permit>, GenerateError> {
-        match &*self.inner.wiring.status.borrow() {
-            Status::Loading { .. } => return Err(GenerateError::ModelLoading),
-            Status::Held { cause, retry_after } => {
-                return Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: *retry_after });
-            }
-            Status::Failed { cause } => return Err(failed(cause)),
-            Status::Draining => return Err(GenerateError::ShuttingDown),
-            Status::Ready | Status::Restarting { .. } => {}
-        }
-        let admission = &self.inner.admission;
-        if count > admission.limit() {
-            // No waiting helps: "try again later" would be a lie.
-            let message = format!("{count} sequences are more than the server's limit of {}", admission.limit());
-            return Err(GenerateError::InvalidRequest { param: "n".to_owned(), message });
-        }
-        admission.try_acquire(count).ok_or_else(|| GenerateError::Overloaded {
-            limit: admission.limit(),
-            retry_after: admission.retry_after(count),
+    /// `Overloaded`, `OverQuota`, `ModelLoading`, `EngineDown` or `ShuttingDown`; `InvalidRequest` for more than are ever
+    /// given.
+    pub fn admit(&self, claim: Claim) -> Result<Vec<Permit>, GenerateError> {
+        self.check_serving()?;
+        self.inner.admission.try_acquire(claim).map_err(|refusal| match refusal {
+            Refusal::Full { limit, retry_after } => GenerateError::Overloaded { limit, retry_after },
+            Refusal::OverQuota { limit, retry_after } => GenerateError::OverQuota { limit, retry_after },
+            // "Try again later" would be a lie.
+            Refusal::Never { limit } => GenerateError::InvalidRequest {
+                param: "n".to_owned(),
+                message: format!("{} sequences are more than the limit of {limit} here", claim.count),
+            },
         })
+    }
+
+    /// Whether requests are taken at all.
+    fn check_serving(&self) -> Result<(), GenerateError> {
+        match &*self.inner.wiring.status.borrow() {
+            Status::Loading { .. } => Err(GenerateError::ModelLoading),
+            Status::Held { cause, retry_after } => {
+                Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: *retry_after })
+            }
+            Status::Failed { cause } => Err(failed(cause)),
+            Status::Draining => Err(GenerateError::ShuttingDown),
+            Status::Ready | Status::Restarting { .. } => Ok(()),
+        }
+    }
+
+    fn admit_one(&self, request: &GenerateRequest) -> Result<Permit, GenerateError> {
+        let permit = self.admit(Claim::of(request))?.pop();
+        permit.ok_or_else(|| GenerateError::Internal("no permit".to_owned()))
     }
 
     /// Starts a generation; every later failure is the stream's `Failed` event.
@@ -205,7 +219,7 @@ impl System {
     /// # Errors
     /// As [`System::admit`].
     pub async fn generate(&self, request: GenerateRequest) -> Result<Generation, GenerateError> {
-        let permit = self.admit(1)?.pop().ok_or_else(|| GenerateError::Internal("no permit".to_owned()))?;
+        let permit = self.admit_one(&request)?;
         self.generate_with(permit, request).await
     }
 
@@ -228,7 +242,7 @@ impl System {
     where
         M: ractor::Message + From<GenerationEvent>,
     {
-        let permit = self.admit(1)?.pop().ok_or_else(|| GenerateError::Internal("no permit".to_owned()))?;
+        let permit = self.admit_one(&request)?;
         self.spawn_session(permit, request, Receiver::actor(receiver)).await
     }
 
@@ -312,7 +326,7 @@ impl System {
     ) -> Result<Result<T, VocabularyError>, GenerateError> {
         let mut epochs = self.inner.wiring.backend.epochs();
         loop {
-            self.admit(0)?;
+            self.check_serving()?;
             epochs.borrow_and_update();
             if let Some(backend) = self.inner.wiring.backend.current()
                 && let Ok(CallResult::Success(answer)) = backend.call(&message, Some(VOCABULARY_DEADLINE)).await

@@ -28,7 +28,7 @@ mod tests;
 
 /// `POST /generate`: one document, or with `"stream": true` what [`generate_stream`] answers.
 pub(super) async fn generate(api: Api, mut call: Call) -> Result<Response, ApiError> {
-    let plan = plan(Fields::of(call.json().await?), api.cllm_defaults())?;
+    let plan = plan(Fields::of(call.json().await?), api.cllm_defaults(&call))?;
     match plan.shared.delivery {
         Delivery::Whole => answer(api, plan, call).await,
         Delivery::Stream { .. } => stream(api, plan, call).await,
@@ -37,7 +37,7 @@ pub(super) async fn generate(api: Api, mut call: Call) -> Result<Response, ApiEr
 
 /// `POST /generate_stream`: always a stream.
 pub(super) async fn generate_stream(api: Api, mut call: Call) -> Result<Response, ApiError> {
-    let plan = plan(Fields::of(call.json().await?), api.cllm_defaults())?;
+    let plan = plan(Fields::of(call.json().await?), api.cllm_defaults(&call))?;
     stream(api, plan, call).await
 }
 
@@ -52,10 +52,10 @@ pub(super) async fn encode(api: Api, mut call: Call) -> Result<Response, ApiErro
 
 impl Api {
     /// What absent fields mean here; the C++ server's own values.
-    fn cllm_defaults(&self) -> Defaults {
+    fn cllm_defaults(&self, call: &Call) -> Defaults {
         let sampling =
             SamplingParams { temperature: 0.7, top_p: 0.9, repeat_penalty: 1.1, ..SamplingParams::default() };
-        Defaults { sampling, max_tokens: Some(100), deadlines: self.app.settings.deadlines }
+        Defaults { sampling, ..self.defaults(call, Some(100)) }
     }
 }
 

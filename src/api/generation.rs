@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use cllm_actors::admission::Claim;
 use cllm_actors::request::TenantId;
 use cllm_actors::system::Generation;
 use cllm_actors::{GenerateError, Prompt, SamplingParams};
@@ -19,6 +20,7 @@ use crate::api::openai::completion::DEFAULT_MAX_TOKENS;
 use crate::api::openai::shapes::Stamp;
 use crate::api::openai::{chat as chat_request, completion};
 use crate::api::plan::{Defaults, Delivery, Plan};
+use crate::api::priority::Allowance;
 use crate::api::sequences::{Outcome, Sequences};
 use crate::api::stream;
 use crate::http::auth::Tenant;
@@ -29,11 +31,11 @@ use crate::http::request_log::RequestLog;
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError> {
     let fields = Fields::of(call.json().await?);
-    let plan = chat_request::plan(fields, api.defaults(None))?;
+    let plan = chat_request::plan(fields, api.defaults(&call, None))?;
     let shared = plan.shared.clone();
     let logprobs = plan.requests.iter().any(|request| request.logprobs.is_some());
     let sequences = api.start(plan, &call).await.map_err(|error| blame(error, "messages"))?;
-    let stamp = Stamp::new("chatcmpl", &api.app.settings.model_id);
+    let stamp = Stamp::new("chatcmpl", &api.app.settings.model_id).of_tier(shared.class.tier);
     match shared.delivery {
         Delivery::Whole => {
             let outcomes = whole(sequences, shared.choices, &call.log).await;
@@ -50,7 +52,7 @@ pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError>
 /// `POST /v1/completions`.
 pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError> {
     let fields = Fields::of(call.json().await?);
-    let request = completion::plan(fields, api.defaults(Some(DEFAULT_MAX_TOKENS)))?;
+    let request = completion::plan(fields, api.defaults(&call, Some(DEFAULT_MAX_TOKENS)))?;
     let shared = request.plan.shared.clone();
     api.check(&request.plan)?;
     let extras = TextExtras {
@@ -59,7 +61,7 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
         echo: if request.echo { Some(api.echo(&request.plan).await?) } else { None },
     };
     let sequences = api.start(request.plan, &call).await.map_err(|error| blame(error, "prompt"))?;
-    let stamp = Stamp::new("cmpl", &api.app.settings.model_id);
+    let stamp = Stamp::new("cmpl", &api.app.settings.model_id).of_tier(shared.class.tier);
     match shared.delivery {
         Delivery::Whole => {
             let outcomes = whole(sequences, shared.choices, &call.log).await;
@@ -76,8 +78,13 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
 
 impl Api {
     /// What absent fields mean at the OpenAI endpoints.
-    fn defaults(&self, max_tokens: Option<u32>) -> Defaults {
-        Defaults { sampling: SamplingParams::default(), max_tokens, deadlines: self.app.settings.deadlines }
+    pub(super) fn defaults(&self, call: &Call, max_tokens: Option<u32>) -> Defaults {
+        Defaults {
+            sampling: SamplingParams::default(),
+            max_tokens,
+            deadlines: self.app.settings.deadlines,
+            allowance: Allowance::of(call.tenant.as_ref()),
+        }
     }
 
     /// Checks what the body's shape cannot say: the model's name and the token ids.
@@ -97,11 +104,13 @@ impl Api {
             tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
         }
         let system = &self.app.system;
-        let permits = system.admit(plan.requests.len() as u32)?;
+        let tenant = call.tenant.as_ref().map_or(TenantId::NOBODY, Tenant::id);
+        let (priority, count) = (plan.shared.class.priority, plan.requests.len() as u32);
+        let permits = system.admit(Claim { tenant, priority, count })?;
         let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
             request.trace_id = Arc::clone(&call.request_id);
             request.arrived_at = call.arrived;
-            request.tenant = call.tenant.as_ref().map_or(TenantId::NOBODY, Tenant::id);
+            request.tenant = tenant;
             system.generate_with(permit, request)
         });
         Ok(Sequences::new(future::try_join_all(generations).await?))

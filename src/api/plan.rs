@@ -10,6 +10,7 @@ use cllm_actors::{GenerateRequest, Prompt, SamplingParams};
 use serde_json::Value;
 
 use crate::api::fields::{Fields, wrong_type};
+use crate::api::priority::{self, Allowance, Chosen};
 use crate::api::{refusals, sampling};
 use crate::http::error::ApiError;
 
@@ -28,6 +29,8 @@ pub(crate) struct Defaults {
     pub(crate) max_tokens: Option<u32>,
     /// The server's deadlines; a request can only shorten the total.
     pub(crate) deadlines: Deadlines,
+    /// What the caller's key says of priorities.
+    pub(crate) allowance: Allowance,
 }
 
 /// The fields that all generation endpoints share.
@@ -39,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) choices: u32,
     /// Whole or in pieces.
     pub(crate) delivery: Delivery,
+    /// Its priority and service tier.
+    pub(crate) class: Chosen,
     sampling: SamplingParams,
     max_tokens: Option<u32>,
     stop: Vec<String>,
@@ -79,6 +84,7 @@ impl Shared {
             model: fields.string(&["model"])?,
             choices: fields.integer(&["n"], 1..=MAX_SEQUENCES as i64)?.unwrap_or(1) as u32,
             delivery: delivery(fields)?,
+            class: priority::read(fields, defaults.allowance)?,
             max_tokens: max_tokens(fields, defaults.max_tokens)?,
             stop: stop(fields)?,
             deadlines: deadlines(fields, defaults.deadlines)?,
@@ -150,6 +156,7 @@ impl Shared {
             request.max_tokens = self.max_tokens;
             request.stop = self.stop.clone();
             request.deadlines = self.deadlines;
+            request.priority = self.class.priority;
             request
         };
         (0..self.choices).map(choice).collect()

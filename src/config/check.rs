@@ -53,6 +53,7 @@ impl Check<'_> {
         self.llama();
         self.old_keys();
         self.later_keys();
+        self.key_priorities();
         self.exposure();
     }
 
@@ -178,6 +179,14 @@ impl Check<'_> {
     fn later_keys(&mut self) {
         if let Some(names) = self.changed(&LATER) {
             self.info(format!("checked, but acted on only from a later release on: {names}"));
+        }
+    }
+
+    fn key_priorities(&mut self) {
+        const KEY: &str = "server.api_key_priorities";
+        let (priorities, keys) = (self.config.server.api_key_priorities.len(), self.config.server.api_keys.len());
+        if priorities > keys {
+            self.problem(&[KEY], format!("`{KEY}` has {priorities} priorities for {keys} keys in `server.api_keys`"));
         }
     }
 

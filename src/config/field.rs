@@ -159,7 +159,7 @@ impl<T: Field> Field for Vec<T> {
 
     fn expected() -> String {
         let item = T::expected();
-        let noun = item.strip_prefix("a ").unwrap_or(&item);
+        let noun = item.strip_prefix("a ").or_else(|| item.strip_prefix("an ")).unwrap_or(&item);
         format!("a list of {noun}s")
     }
 

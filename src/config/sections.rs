@@ -44,6 +44,9 @@ section! {
         shutdown_timeout: f64 = 30.0, Rule::Number(0.0, WEEK_S);
         /// Keys of which a client must show one, plain or as `blake3:<64 hex digits>`; empty: no key is asked for.
         api_keys: Vec<ApiKey> = Vec::new();
+        /// Priority of each of the `api_keys`, in their order; 0 for those beyond the list. It is what requests with the
+        /// key have, and the best they may ask for; lower runs first.
+        api_key_priorities: Vec<i32> = Vec::new(), Rule::Integer(-1000, 1000);
         /// Keys that open everything, commands to actors included; written as those of `api_keys`. Empty: no commands.
         admin_keys: Vec<ApiKey> = Vec::new();
         /// Origins whose pages may call the API from a browser; `*` stands for all.
@@ -82,8 +85,11 @@ section! {
         queue_timeout_ms: Option<u64> = None, Rule::Integer(1, WEEK_MS);
         /// Longest time from a request's arrival to its first token, in milliseconds.
         first_token_timeout_ms: Option<u64> = None, Rule::Integer(1, WEEK_MS);
-        /// Most requests in the system, running and queued; a further one is answered with 429.
+        /// Most requests in the system, running and queued; a further one is answered with 429. Those of a priority
+        /// better than 0 may go beyond it by a tenth, at least by 1.
         max_queue: u32 = 1024, Rule::Integer(1, 1_000_000);
+        /// Share of `max_queue` that the requests of one API key may take, when there is more than one key.
+        key_share: f64 = 0.5, Rule::Number(0.0, 1.0);
         /// Most prompt tokens prefilled per step, beside one token for each running sequence.
         step_tokens: u32 = 256, Rule::Integer(16, 1_048_576);
         /// Accepted for old files: nothing is polled here.

@@ -1,5 +1,6 @@
 //! The configuration as the rest of the program takes it: durations, engine and system.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use cllm_actors::chaos::ChaosOptions;
@@ -9,6 +10,7 @@ use cllm_actors::request::Deadlines;
 use cllm_actors::supervision::{Backoff, Intensity, Rules, Strategy, WhenExhausted};
 use cllm_actors::system::SystemArgs;
 
+use super::api_key::ApiKey;
 use super::sections::{Engine, EngineRestarts, FakeHost, RootRestarts, Scheduler, Server};
 use super::{Config, MAX_SEQUENCES};
 
@@ -28,6 +30,13 @@ impl Config {
     /// Sequences that keep a prefix beside those that run; together they are at most 256.
     pub fn retained(&self) -> u32 {
         self.resources.kv_cache_max_size.min(MAX_SEQUENCES - self.running())
+    }
+
+    /// Most requests of one API key; `None`: there is no other key to be kept free for.
+    pub fn tenant_quota(&self) -> Option<u32> {
+        let keys: HashSet<_> = self.server.api_keys.iter().chain(&self.server.admin_keys).map(ApiKey::hash).collect();
+        let share = self.scheduler.key_share * f64::from(self.scheduler.max_queue);
+        (keys.len() > 1).then_some((share as u32).max(1))
     }
 
     /// The engine to start.
@@ -64,6 +73,7 @@ impl Config {
                 ChaosOptions { seed, interval }
             }),
             max_queue: self.scheduler.max_queue,
+            tenant_quota: self.tenant_quota(),
             step_tokens: self.scheduler.step_tokens,
             // A week of milliseconds fits.
             prefill_wait_ms: self.scheduler.batch_timeout_ms as u32,

@@ -24,6 +24,7 @@ type Hash = [u8; blake3::OUT_LEN];
 pub struct Tenant {
     name: Arc<str>,
     id: TenantId,
+    priority: i32,
 }
 
 impl Tenant {
@@ -35,6 +36,11 @@ impl Tenant {
     /// The same for every request with this key, and different from every other key's.
     pub fn id(&self) -> TenantId {
         self.id
+    }
+
+    /// The priority of requests with this key, and the best they may ask for.
+    pub fn priority(&self) -> i32 {
+        self.priority
     }
 }
 
@@ -58,6 +64,22 @@ impl KeyRing {
     pub fn with_admins(self, hashes: impl IntoIterator<Item = Hash>) -> Self {
         let hashes: Arc<[_]> = self.hashes[..self.first_admin].iter().copied().chain(hashes).collect();
         Self { first_admin: self.first_admin, tenants: tenants(&hashes), hashes }
+    }
+
+    /// Gives the keys that were added first their priorities, in their order; the others have 0.
+    pub fn with_priorities(self, priorities: &[i32]) -> Self {
+        let by_hash: HashMap<_, _> = self.hashes[..self.first_admin].iter().zip(priorities).collect();
+        let tenant = |(hash, tenant): (&Hash, &Tenant)| {
+            let priority = by_hash.get(hash).map_or(0, |priority| **priority);
+            Tenant { priority, ..tenant.clone() }
+        };
+        let tenants = self.hashes.iter().zip(&*self.tenants).map(tenant).collect();
+        Self { tenants, ..self }
+    }
+
+    /// How many different keys there are.
+    pub fn len(&self) -> usize {
+        self.hashes.iter().collect::<HashSet<_>>().len()
     }
 
     /// Whether any key is configured.
@@ -120,7 +142,7 @@ fn tenants(hashes: &[Hash]) -> Arc<[Tenant]> {
     }
     let tenant = |hash: &Hash| {
         let short = &blake3::Hash::from_bytes(*hash).to_hex()[..2 * SHORT_BYTES];
-        Tenant { name: Arc::from(short), id: TenantId(numbers[hash]) }
+        Tenant { name: Arc::from(short), id: TenantId(numbers[hash]), priority: 0 }
     };
     hashes.iter().map(tenant).collect()
 }

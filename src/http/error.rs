@@ -14,6 +14,9 @@ use warp::reply::Response;
 /// Tells the official clients whether to try again, whatever the status says.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The same wait as in `Retry-After`, to the millisecond; the official clients look here first.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
 /// How long a client is asked to wait for a model that is loading: nothing better is known.
 const LOADING_RETRY: Duration = Duration::from_secs(2);
 
@@ -236,6 +239,7 @@ impl ApiError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(wait) = self.0.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(wait.as_millis().max(1) as u64));
         }
         if let Some(retry) = self.0.should_retry {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static(if retry { "true" } else { "false" }));
@@ -278,7 +282,7 @@ impl From<GenerateError> for ApiError {
                 error.0.context = Some(ContextNumbers { prompt_tokens, context_tokens });
                 error
             }
-            GenerateError::Overloaded { retry_after, .. } => {
+            GenerateError::Overloaded { retry_after, .. } | GenerateError::OverQuota { retry_after, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message)
                     .with_retry_after(retry_after)
             }

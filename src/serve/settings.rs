@@ -29,7 +29,8 @@ pub(super) fn of_config(config: &Config) -> HttpSettings {
         body: BodyLimits { max_bytes: server.max_body_bytes(), deadline: BODY_DEADLINE },
         origins: AllowedOrigins::of_list(&server.cors_origins),
         keys: KeyRing::of_hashes(server.api_keys.iter().map(|key| *ApiKey::hash(key)))
-            .with_admins(server.admin_keys.iter().map(|key| *ApiKey::hash(key))),
+            .with_admins(server.admin_keys.iter().map(|key| *ApiKey::hash(key)))
+            .with_priorities(&server.api_key_priorities),
         deadlines: config.scheduler.deadlines(),
         connections: ConnectionLimits {
             max_connections: server.max_connections,

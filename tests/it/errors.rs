@@ -58,6 +58,7 @@ fn wrong_fields() -> Vec<(Value, &'static str, &'static str)> {
         ("max_completion_tokens", [-2.0, 5e9]),
         ("n", [0.0, 129.0]),
         ("timeout_ms", [0.0, 1e9]),
+        ("priority", [-1001.0, 1001.0]),
     ] {
         wrong.extend(outside(name, &values));
     }
@@ -70,6 +71,9 @@ fn wrong_fields() -> Vec<(Value, &'static str, &'static str)> {
         (json!({ "max_tokens": 1.5 }), "max_tokens", "invalid_type"),
         (json!({ "seed": 0.5 }), "seed", "invalid_type"),
         (json!({ "model": 7 }), "model", "invalid_type"),
+        (json!({ "priority": "high" }), "priority", "invalid_type"),
+        (json!({ "service_tier": 1 }), "service_tier", "invalid_type"),
+        (json!({ "service_tier": "gold" }), "service_tier", "invalid_value"),
         (json!({ "stop": [1] }), "stop", "invalid_type"),
         (json!({ "stop": "" }), "stop", "invalid_value"),
         (json!({ "stop": vec!["x"; 17] }), "stop", "invalid_value"),

@@ -101,7 +101,7 @@ pub struct Admit {
     pub logprobs: Option<u32>,
     /// The same for the prompt's tokens; excludes reuse of a prefix.
     pub prompt_logprobs: Option<u32>,
-    /// Prefill order, and who is held back last when cells run out: lower is better.
+    /// Prefill order, and who is held back last when cells run out: lower is better. See [`crate::priority::rank`].
     pub rank: u64,
     /// LoRA adapter group; reserved.
     pub adapter: Option<u32>,
@@ -139,7 +139,7 @@ pub enum Placement {
 pub struct Limits {
     /// Most tokens in a step, decode and prefill together. The engine bounds it by `n_batch` and never goes below one token per decoding sequence plus 16.
     pub step_tokens: u32,
-    /// A sequence that has waited so long for its first prefill chunk goes before lower ranks, ms; 0: never.
+    /// A sequence that has waited so long for its first prefill chunk goes before lower ranks of its class, ms; 0: never.
     pub prefill_wait_ms: u32,
     /// Whether requests wait for a place: then a step that frees one is followed by up to 1 ms of waiting for commands.
     pub waiting: Waiting,

@@ -1,12 +1,14 @@
 //! Who runs next. Pure: an event goes in, actions come out, no runtime.
 //!
-//! First come, first served by arrival, so a resubmitted request keeps its place. A request is admitted when a place
-//! is free and its tokens fit beside those of the running ones. Two states of one request never coexist: it is
+//! Whose turn it is says the [`Queue`]. That request is admitted when a place is free and its tokens fit beside those of
+//! the running ones; nobody overtakes it meanwhile, so that large ones get their turn. If nothing is free, running ones
+//! of worse classes make room and come back later with all they have. Two states of one request never coexist: it is
 //! queued, reserving or running.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::queue::{Queue, Queued, Served, Standing};
 use crate::engine::protocol::{Placement, RequestId, SequenceId, Token};
 use crate::supervision::Gate;
 
@@ -22,8 +24,10 @@ pub enum Event {
         request: RequestId,
         /// Prompt and tokens emitted so far.
         tokens: Arc<[Token]>,
-        /// Arrival of the request; lower goes first.
-        rank: u64,
+        /// What its turn follows from.
+        standing: Standing,
+        /// What it was served before.
+        served: Served,
         /// Who may run beside it.
         company: Company,
     },
@@ -42,6 +46,13 @@ pub enum Event {
     },
     /// Answer to `Reserve`: every sequence is busy.
     NoSequence(RequestId),
+    /// The engine began with a request.
+    Started {
+        /// The request.
+        request: RequestId,
+        /// Tokens that need no prefill.
+        reused: usize,
+    },
     /// The engine ended a sequence.
     Ended {
         /// The request.
@@ -116,8 +127,7 @@ pub struct Policy {
     limits: PolicyLimits,
     cache: Cache,
     gate: Gate,
-    queue: BTreeMap<(u64, RequestId), Arc<[Token]>>,
-    ranks: HashMap<RequestId, u64>,
+    queue: Queue,
     /// Those that run alone, queued or running.
     loners: HashSet<RequestId>,
     active: HashMap<RequestId, Active>,
@@ -144,7 +154,9 @@ enum Cache {
 #[derive(Debug)]
 struct Active {
     tokens: Vec<Token>,
-    rank: u64,
+    standing: Standing,
+    /// Tokens that its tenant was charged for when it was taken.
+    charge: u64,
     phase: Phase,
     stop: Stop,
 }
@@ -160,10 +172,19 @@ enum Phase {
 enum Stop {
     No,
     Cancelled,
-    /// For its cells; its session submits again.
-    Preempted,
+    /// Its session submits again.
+    Preempted(Kv),
     /// Submitted again while it ran.
-    Replaced(Arc<[Token]>),
+    Replaced(Arc<[Token]>, Served),
+}
+
+/// What becomes of the KV of a preempted request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kv {
+    /// Only its place is needed; the prefix stays as long as there is room for it.
+    Kept,
+    /// Its cells are needed.
+    Freed,
 }
 
 impl Policy {
@@ -173,8 +194,7 @@ impl Policy {
             limits,
             cache: Cache::Unknown,
             gate: Gate::Open,
-            queue: BTreeMap::new(),
-            ranks: HashMap::new(),
+            queue: Queue::default(),
             loners: HashSet::new(),
             active: HashMap::new(),
             waiting_told: 0,
@@ -184,16 +204,17 @@ impl Policy {
     /// Takes an event in; the actions are to be carried out in order.
     pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::Submit { request, tokens, rank, company } => {
+            Event::Submit { request, tokens, standing, served, company } => {
                 if company == Company::Nobody {
                     self.loners.insert(request);
                 }
-                self.submit(request, tokens, rank, actions);
+                self.submit(request, tokens, standing, served, actions);
             }
             Event::Cancel(request) => self.cancel(request, actions),
             Event::CacheReady => self.cache = Cache::Ready,
             Event::Reserved { request, sequence, placement } => self.reserved(request, sequence, placement, actions),
             Event::NoSequence(request) => self.no_sequence(request),
+            Event::Started { request, reused } => self.started(request, reused),
             Event::Ended { request, sequence, kv_tokens } => {
                 self.ended(request, sequence, kv_tokens, actions);
             }
@@ -201,13 +222,13 @@ impl Policy {
             Event::SetGate(gate) => self.gate = gate,
         }
         self.fill_places(actions);
+        self.make_way(actions);
         self.tell_waiting(actions);
     }
 
     /// How many requests go before this one; `None` if it is not queued.
     pub fn position(&self, request: RequestId) -> Option<usize> {
-        let rank = *self.ranks.get(&request)?;
-        Some(self.queue.range(..(rank, request)).count())
+        self.queue.position(request)
     }
 
     /// Requests queued.
@@ -220,31 +241,27 @@ impl Policy {
         self.active.len()
     }
 
-    fn submit(&mut self, request: RequestId, tokens: Arc<[Token]>, rank: u64, actions: &mut Vec<Action>) {
+    fn submit(
+        &mut self,
+        request: RequestId,
+        tokens: Arc<[Token]>,
+        standing: Standing,
+        served: Served,
+        actions: &mut Vec<Action>,
+    ) {
         match self.active.get_mut(&request) {
             Some(active) => {
-                if active.phase == Phase::Running && !matches!(active.stop, Stop::Replaced(_)) {
+                if active.phase == Phase::Running && !matches!(active.stop, Stop::Replaced(..)) {
                     actions.push(Action::CancelInEngine(request));
                 }
-                active.stop = Stop::Replaced(tokens);
+                active.stop = Stop::Replaced(tokens, served);
             }
-            None => self.enqueue(request, tokens, rank),
+            None => self.queue.push(request, standing, tokens, served),
         }
-    }
-
-    fn enqueue(&mut self, request: RequestId, tokens: Arc<[Token]>, rank: u64) {
-        if let Some(older) = self.ranks.insert(request, rank) {
-            self.queue.remove(&(older, request));
-        }
-        self.queue.insert((rank, request), tokens);
-    }
-
-    fn dequeue(&mut self, request: RequestId) -> bool {
-        self.ranks.remove(&request).is_some_and(|rank| self.queue.remove(&(rank, request)).is_some())
     }
 
     fn cancel(&mut self, request: RequestId, actions: &mut Vec<Action>) {
-        if self.dequeue(request) {
+        if self.queue.remove(request).is_some() {
             self.loners.remove(&request);
             return actions.push(Action::Forget(request));
         }
@@ -260,7 +277,7 @@ impl Policy {
         let Some(active) = wanted else { return actions.push(Action::Abandon(sequence)) };
         if active.stop == Stop::No {
             active.phase = Phase::Running;
-            let rank = active.rank;
+            let rank = active.standing.rank();
             return actions.push(Action::Admit { request, sequence, placement, rank });
         }
         actions.push(Action::Abandon(sequence));
@@ -270,12 +287,23 @@ impl Policy {
     /// Cannot happen while the running limit is below the number of sequences; the request waits for the next end.
     fn no_sequence(&mut self, request: RequestId) {
         self.cache = Cache::Full;
-        if let Some(active) = self.active.remove(&request) {
-            match active.stop {
-                Stop::Cancelled => {}
-                Stop::Replaced(tokens) => self.enqueue(request, tokens, active.rank),
-                Stop::No | Stop::Preempted => self.enqueue(request, active.tokens.into(), active.rank),
-            }
+        let Some(Active { tokens, standing, charge, stop, .. }) = self.active.remove(&request) else { return };
+        self.queue.refund(standing, charge);
+        let served = if charge > 0 { Served::Nothing } else { Served::Here };
+        match stop {
+            Stop::Cancelled => {}
+            Stop::Replaced(tokens, served) => self.queue.push(request, standing, tokens, served),
+            Stop::No | Stop::Preempted(_) => self.queue.push(request, standing, tokens.into(), served),
+        }
+        self.queue.leave(standing);
+    }
+
+    /// What was found in the cache is nothing that its tenant was served.
+    fn started(&mut self, request: RequestId, reused: usize) {
+        if let Some(active) = self.active.get_mut(&request) {
+            let found = active.charge.min(reused as u64);
+            active.charge -= found;
+            self.queue.refund(active.standing, found);
         }
     }
 
@@ -283,6 +311,7 @@ impl Policy {
     pub fn emitted(&mut self, request: RequestId, tokens: &[Token]) {
         if let Some(active) = self.active.get_mut(&request) {
             active.tokens.extend_from_slice(tokens);
+            self.queue.charge(active.standing, tokens.len() as u64);
         }
     }
 
@@ -293,7 +322,7 @@ impl Policy {
         let Some(active) = self.active.get_mut(&request) else { return };
         let mut tokens = std::mem::take(&mut active.tokens);
         tokens.truncate(kv_tokens);
-        if active.stop == Stop::Preempted {
+        if active.stop == Stop::Preempted(Kv::Freed) {
             actions.push(Action::Evict(sequence));
             tokens.clear();
         }
@@ -303,41 +332,86 @@ impl Policy {
 
     /// A request has left the running set.
     fn finish(&mut self, request: RequestId, actions: &mut Vec<Action>) {
-        let Some(active) = self.active.remove(&request) else { return };
-        match active.stop {
+        let Some(Active { standing, stop, .. }) = self.active.remove(&request) else { return };
+        match stop {
             Stop::No | Stop::Cancelled => actions.push(Action::Forget(request)),
-            Stop::Preempted => actions.push(Action::Preempted(request)),
-            Stop::Replaced(tokens) => return self.enqueue(request, tokens, active.rank),
+            Stop::Preempted(_) => actions.push(Action::Preempted(request)),
+            Stop::Replaced(tokens, served) => {
+                self.queue.push(request, standing, tokens, served);
+                return self.queue.leave(standing);
+            }
         }
+        self.queue.leave(standing);
         // A preempted one says again who may run beside it.
         self.loners.remove(&request);
     }
 
-    /// The youngest makes room. A single request always fits: its length is bounded by the context.
+    /// The last in rank makes room. A single request always fits: its length is bounded by the context.
     fn preempt_for_cells(&mut self, actions: &mut Vec<Action>) {
-        let running = self.active.iter().filter(|(_, active)| active.phase == Phase::Running);
-        if running.clone().any(|(_, active)| active.stop != Stop::No) || running.clone().count() < 2 {
+        let running = || self.active.values().filter(|active| active.phase == Phase::Running);
+        if running().any(|active| active.stop != Stop::No) || running().count() < 2 {
             return;
         }
-        let youngest = running.max_by_key(|(request, active)| (active.rank, **request)).map(|(request, _)| *request);
-        if let Some(active) = youngest.and_then(|request| self.active.get_mut(&request)) {
-            active.stop = Stop::Preempted;
+        if let Some(last) = self.last_running() {
+            self.preempt(last, Kv::Freed, actions);
         }
-        actions.extend(youngest.map(Action::CancelInEngine));
+    }
+
+    /// Of those that run and are not about to end: the youngest of the worst class.
+    fn last_running(&self) -> Option<RequestId> {
+        let running = self.active.iter().filter(|(_, it)| it.phase == Phase::Running && it.stop == Stop::No);
+        running.max_by_key(|(request, active)| (active.standing.rank(), **request)).map(|(request, _)| *request)
+    }
+
+    fn preempt(&mut self, request: RequestId, kv: Kv, actions: &mut Vec<Action>) {
+        if let Some(active) = self.active.get_mut(&request) {
+            active.stop = Stop::Preempted(kv);
+            actions.push(Action::CancelInEngine(request));
+        }
     }
 
     fn fill_places(&mut self, actions: &mut Vec<Action>) {
-        while self.cache == Cache::Ready && self.gate == Gate::Open && self.active.len() < self.limits.running {
-            let Some(((rank, request), tokens)) = self.queue.first_key_value() else { return };
-            let (rank, request, tokens) = (*rank, *request, tokens.clone());
-            if !self.fits(tokens.len()) || !self.accepts_company(request) {
+        while self.is_admitting() && self.active.len() < self.limits.running {
+            let Some(next) = self.queue.next() else { return };
+            if !self.fits(next.tokens.len()) || !self.accepts_company(next.request) {
                 return;
             }
-            self.dequeue(request);
-            let active = Active { tokens: tokens.to_vec(), rank, phase: Phase::Reserving, stop: Stop::No };
+            let Some(Queued { request, standing, tokens, charge }) = self.queue.take(next.request) else { return };
+            let active = Active { tokens: tokens.to_vec(), standing, charge, phase: Phase::Reserving, stop: Stop::No };
             self.active.insert(request, active);
             actions.push(Action::Reserve { request, tokens });
         }
+    }
+
+    /// Whoever waits in a better class than somebody runs in does not wait for that one's end.
+    fn make_way(&mut self, actions: &mut Vec<Action>) {
+        while self.is_admitting()
+            && let Some(last) = self.last_running()
+            && let Some(kv) = self.is_in_the_way(last)
+        {
+            self.preempt(last, kv, actions);
+        }
+    }
+
+    /// Whether a better class waits for what this running request has, beyond what those leave that are about to end.
+    fn is_in_the_way(&self, request: RequestId) -> Option<Kv> {
+        let standing = self.active.get(&request)?.standing;
+        let next = self.queue.next().filter(|next| next.standing.priority < standing.priority)?;
+        if self.loners.contains(&next.request) {
+            // Preempting one would not do, and it is no reason to preempt all.
+            return None;
+        }
+        let staying = || self.active.values().filter(|active| active.stop == Stop::No);
+        let free = self.limits.running.saturating_sub(staying().count());
+        if self.loners.contains(&request) || self.queue.better_than(standing.priority) > free {
+            return Some(Kv::Kept);
+        }
+        let used: usize = staying().map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();
+        (used + next.tokens.len() + HEADROOM_TOKENS > self.limits.n_ctx).then_some(Kv::Freed)
+    }
+
+    fn is_admitting(&self) -> bool {
+        self.cache == Cache::Ready && self.gate == Gate::Open
     }
 
     /// A loner waits until nobody runs, and nobody joins it.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::backend::VocabularyError;
 use crate::engine::protocol::{ModelInfo, OutputToken, Token, TokenLogprob};
 use crate::error::GenerateError;
+use crate::priority::PRIORITIES;
 use crate::prompt::TemplateError;
 use crate::request::{Delta, GenerateRequest, MAX_LOGPROBS, MAX_STOPS, Prompt};
 use crate::text::TextAssembler;
@@ -69,6 +70,12 @@ impl Answer {
         }
     }
 
+    /// Tokens that the engine computed for it: of the prompt, once it began, and emitted ones.
+    pub fn served(&self) -> u64 {
+        let prompt = self.started_at.map_or(0, |_| self.prompt_len - self.cached_tokens);
+        u64::from(prompt) + self.emitted.len() as u64
+    }
+
     /// What the engine had of the request is lost, and it is submitted again.
     pub fn on_resumed(&mut self) {
         if self.started_at.is_some() {
@@ -123,6 +130,10 @@ pub fn check(request: &GenerateRequest, model: &ModelInfo) -> Result<(), Generat
     request.sampling.validate(Some(model.n_vocab)).map_err(|error| invalid(error.param, error.message))?;
     if request.stop.len() > MAX_STOPS || request.stop.iter().any(String::is_empty) {
         return Err(invalid("stop", format!("at most {MAX_STOPS} stop texts, none of them empty")));
+    }
+    if !PRIORITIES.contains(&request.priority) {
+        let (best, worst) = (PRIORITIES.start(), PRIORITIES.end());
+        return Err(invalid("priority", format!("must be {best} to {worst}")));
     }
     let asked = [("logprobs", request.logprobs), ("prompt_logprobs", request.prompt_logprobs)];
     match asked.iter().find(|(_, count)| count.is_some_and(|count| count > MAX_LOGPROBS)) {

@@ -27,8 +27,12 @@ pub struct SystemArgs {
     pub host: HostKind,
     /// Faults to inject, for tests and demonstrations; restarts are not counted then. Default: none.
     pub chaos: Option<ChaosOptions>,
-    /// Most requests in the system, running and queued. Default 1024.
+    /// Most requests in the system, running and queued; those of a priority better than 0 may go beyond it by a tenth, at
+    /// least by 1. Default 1024.
     pub max_queue: u32,
+    /// Most requests of one tenant in the system, [`TenantId::NOBODY`](crate::request::TenantId::NOBODY) apart. Default:
+    /// no bound but `max_queue`.
+    pub tenant_quota: Option<u32>,
     /// Most tokens in a step, decode and prefill together; at least 16 prompt tokens fit always. Default 256.
     pub step_tokens: u32,
     /// A request that has waited so long in the engine for its first prefill chunk goes before older ones, ms; 0: never.
@@ -56,6 +60,7 @@ impl SystemArgs {
             host: HostKind::Thread,
             chaos: None,
             max_queue: 1024,
+            tenant_quota: None,
             step_tokens: 256,
             prefill_wait_ms: 100,
             max_iterations: None,

@@ -382,7 +382,7 @@ async fn stopping_ends_open_requests_with_a_clear_error() {
     });
     assert_eq!(collect(open).await.1, Err(GenerateError::ShuttingDown));
     timeout(PATIENCE, stop).await.expect("in time").expect("stops");
-    assert!(matches!(system.admit(1), Err(GenerateError::ShuttingDown)));
+    assert!(matches!(system.admit(Claim::of(&request(&[1], 1))), Err(GenerateError::ShuttingDown)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,11 +4,13 @@ use cllm_actors::FinishReason;
 use cllm_actors::request::{Deadlines, Delta, Finished, Timings, Usage};
 
 use super::*;
+use crate::api::priority::Allowance;
 use crate::api::stream::{Dialect, Frames};
 
 fn plan_of(body: Value) -> Result<Plan, ApiError> {
     let sampling = SamplingParams { temperature: 0.7, ..SamplingParams::default() };
-    let defaults = Defaults { sampling, max_tokens: Some(100), deadlines: Deadlines::default() };
+    let (deadlines, allowance) = (Deadlines::default(), Allowance::of(None));
+    let defaults = Defaults { sampling, max_tokens: Some(100), deadlines, allowance };
     plan(Fields::of(serde_json::from_value(body).unwrap()), defaults)
 }
 

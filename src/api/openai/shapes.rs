@@ -21,12 +21,24 @@ pub(crate) struct Stamp {
     pub(crate) created: u64,
     /// Name of the model that answers.
     pub(crate) model: String,
+    /// The service tier in which the request is answered, if it named one.
+    pub(crate) service_tier: Option<&'static str>,
 }
 
 impl Stamp {
     /// A fresh id, now.
     pub(crate) fn new(prefix: &str, model: &str) -> Self {
-        Self { id: format!("{prefix}-{}", random_id()), created: unix_seconds(), model: model.to_owned() }
+        Self {
+            id: format!("{prefix}-{}", random_id()),
+            created: unix_seconds(),
+            model: model.to_owned(),
+            service_tier: None,
+        }
+    }
+
+    /// With this service tier, if the request named one.
+    pub(crate) fn of_tier(self, service_tier: Option<&'static str>) -> Self {
+        Self { service_tier, ..self }
     }
 }
 
@@ -48,6 +60,8 @@ pub(crate) struct Envelope<'a, C> {
     created: u64,
     model: &'a str,
     system_fingerprint: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'static str>,
     choices: &'a [C],
     /// `Some(None)` is written as `null`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +82,7 @@ impl<'a, C> Envelope<'a, C> {
             created: stamp.created,
             model: &stamp.model,
             system_fingerprint: FINGERPRINT,
+            service_tier: stamp.service_tier,
             choices,
             usage: None,
             timings: None,

@@ -9,7 +9,12 @@ fn fields(body: Value) -> Fields {
 }
 
 fn defaults() -> Defaults {
-    Defaults { sampling: SamplingParams::default(), max_tokens: Some(16), deadlines: Deadlines::default() }
+    Defaults {
+        sampling: SamplingParams::default(),
+        max_tokens: Some(16),
+        deadlines: Deadlines::default(),
+        allowance: Allowance::of(None),
+    }
 }
 
 fn shared(body: Value) -> Result<Shared, ApiError> {

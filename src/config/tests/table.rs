@@ -21,6 +21,9 @@ fn values(key: &'static Key) -> BoxedStrategy<String> {
     }
     match (kind.expected.as_str(), key.rule) {
         ("true or false", _) => any::<bool>().prop_map(|value| value.to_string()).boxed(),
+        ("a list of integers", Rule::Integer(from, to)) => {
+            prop::collection::vec(from..=to, 0..4).prop_map(|list| format!("{list:?}")).boxed()
+        }
         (_, Rule::Integer(from, to)) => (from..=to).prop_map(|value| value.to_string()).boxed(),
         (_, Rule::Number(from, to)) => (from..=to).prop_map(|value| format!("{value:?}")).boxed(),
         ("a list of numbers", _) => {

@@ -75,3 +75,11 @@ fn a_key_keeps_its_number_whatever_other_keys_there_are_and_shares_it_with_none(
     let numbers: Vec<_> = tenants(&[alike(2), alike(1), alike(2)]).iter().map(Tenant::id).collect();
     assert_eq!(numbers, [TenantId(2), TenantId(1), TenantId(2)], "hashes that begin alike, with nobody's number");
 }
+
+#[test]
+fn a_key_has_the_priority_in_its_place_also_as_an_admins() {
+    let hash = |key: &str| *blake3::hash(key.as_bytes()).as_bytes();
+    let keys = ring(["alpha", "beta", "gamma"]).with_admins([hash("root"), hash("beta")]).with_priorities(&[7, -100]);
+    let priority = |key: &str| keys.check(&headers("x-api-key", key)).unwrap().unwrap().priority();
+    assert_eq!(["alpha", "beta", "gamma", "root"].map(priority), [7, -100, 0, 0]);
+}

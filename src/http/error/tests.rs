@@ -31,6 +31,7 @@ fn overload_is_429_with_a_wait_in_whole_seconds() {
     let response = ApiError::from(overloaded).response(ErrorShape::OpenAi);
     assert_eq!(response.status(), 429);
     assert_eq!(response.headers()[RETRY_AFTER], "3");
+    assert_eq!(response.headers()["retry-after-ms"], "2300");
     assert_eq!(whole_seconds(Duration::ZERO), 1);
 }
 

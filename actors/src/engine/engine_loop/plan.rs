@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::slot::Slot;
 use crate::engine::batch::{Batch, Row};
 use crate::engine::protocol::{Limits, SequenceId};
+use crate::priority::class_of;
 
 /// A step always has room for so many prompt tokens beside the decoding sequences.
 const MIN_PREFILL: usize = 16;
@@ -64,7 +65,9 @@ impl Plan {
         let (now, patience) = (Instant::now(), Duration::from_millis(u64::from(limits.prefill_wait_ms)));
         self.order.sort_unstable_by_key(|sequence| {
             let slot = &slots[*sequence];
-            (patience.is_zero() || !has_waited(slot, now, patience), rank(slot))
+            let rank = rank(slot);
+            // Patience ends inside a class only.
+            (class_of(rank), patience.is_zero() || !has_waited(slot, now, patience), rank)
         });
         let mut rows_left = MAX_PROMPT_ROWS;
         for at in 0..self.order.len() {

@@ -11,6 +11,7 @@ use crate::engine::fake::{self, FakeModel};
 use crate::engine::progress::Progress;
 use crate::engine::protocol::{Admit, MemoryKind, Placement, Token};
 use crate::engine::spec::FakeSpec;
+use crate::priority;
 use crate::request::TenantId;
 use crate::sampling::SamplingParams;
 
@@ -142,6 +143,34 @@ fn a_step_never_exceeds_its_token_budget() {
         _ => None,
     });
     assert_eq!(sizes.max(), Some(64));
+}
+
+#[test]
+fn patience_puts_no_prompt_before_one_of_a_better_class() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(EngineCommand::SetLimits(Limits { step_tokens: 16, prefill_wait_ms: 1, waiting: Waiting::Nobody }));
+    let mut admit_of_class = |request: RequestId, priority: i32| {
+        let admit = admit(request, request as u32, prompt(request, 16), 1);
+        let rank = priority::rank(priority, 100 - request);
+        engine.apply(EngineCommand::Admit(Box::new(Admit { rank, ..admit })));
+    };
+    admit_of_class(1, 5);
+    let waits_since = Instant::now();
+    while waits_since.elapsed() < Duration::from_millis(3) {
+        std::hint::spin_loop();
+    }
+    admit_of_class(2, 0);
+    admit_of_class(3, 0);
+    engine.run_dry();
+    let order: Vec<_> = engine.events.borrow().iter().filter_map(ended).collect();
+    assert_eq!(order, [3, 2, 1]);
+}
+
+fn ended(event: &EngineEvent) -> Option<RequestId> {
+    match event {
+        EngineEvent::Ended(ended) => Some(ended.request),
+        _ => None,
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::request::TenantId;
 
 const ROOMY: PolicyLimits = PolicyLimits { running: 2, n_ctx: 10_000 };
 
@@ -18,8 +19,23 @@ fn handle(policy: &mut Policy, event: Event) -> Vec<Action> {
     actions
 }
 
-fn submit(policy: &mut Policy, request: RequestId, rank: u64) -> Vec<Action> {
-    handle(policy, Event::Submit { request, tokens: vec![1, 2, 3].into(), rank, company: Company::Any })
+/// Of class 0, on nobody's behalf.
+fn arrival(request: RequestId, arrived_us: u64, tokens: usize) -> Event {
+    of_class(0, request, arrived_us, tokens)
+}
+
+fn of_class(priority: i32, request: RequestId, arrived_us: u64, tokens: usize) -> Event {
+    Event::Submit {
+        request,
+        tokens: (1..=tokens as Token).collect(),
+        standing: Standing { priority, tenant: TenantId::NOBODY, arrived_us },
+        served: Served::Nothing,
+        company: Company::Any,
+    }
+}
+
+fn submit(policy: &mut Policy, request: RequestId, arrived_us: u64) -> Vec<Action> {
+    handle(policy, arrival(request, arrived_us, 3))
 }
 
 fn reserved(request: RequestId, sequence: SequenceId) -> Event {
@@ -102,7 +118,7 @@ fn without_room_the_youngest_is_preempted_and_its_kv_freed() {
 #[test]
 fn a_request_that_would_not_fit_beside_the_others_waits() {
     let mut policy = ready(PolicyLimits { running: 2, n_ctx: 100 });
-    let big = |request| Event::Submit { request, tokens: vec![1; 60].into(), rank: request, company: Company::Any };
+    let big = |request| arrival(request, request, 60);
     assert_eq!(reserves(&handle(&mut policy, big(1))), vec![1]);
     assert!(reserves(&handle(&mut policy, big(2))).is_empty());
     handle(&mut policy, reserved(1, 0));
@@ -114,7 +130,7 @@ fn submitting_again_replaces() {
     let mut policy = ready(ROOMY);
     submit(&mut policy, 1, 1);
     handle(&mut policy, reserved(1, 0));
-    let again = Event::Submit { request: 1, tokens: vec![1, 2, 3, 4].into(), rank: 1, company: Company::Any };
+    let again = arrival(1, 1, 4);
     assert_eq!(handle(&mut policy, again), vec![Action::CancelInEngine(1)]);
     assert_eq!(reserves(&handle(&mut policy, ended(1, 0))), vec![1]);
 }
@@ -126,6 +142,101 @@ fn the_engine_is_told_when_somebody_waits() {
     assert!(submit(&mut policy, 2, 2).contains(&Action::WaitingChanged(1)));
     handle(&mut policy, reserved(1, 0));
     assert!(handle(&mut policy, ended(1, 0)).contains(&Action::WaitingChanged(0)));
+}
+
+/// Two requests of this class, running on sequences 0 and 1.
+fn two_running(limits: PolicyLimits, priority: i32, tokens: usize) -> Policy {
+    let mut policy = ready(limits);
+    for request in [1, 2] {
+        handle(&mut policy, of_class(priority, request, request, tokens));
+        handle(&mut policy, reserved(request, request as SequenceId - 1));
+    }
+    policy
+}
+
+#[test]
+fn a_better_class_takes_the_place_of_the_youngest_of_the_worst_and_its_prefix_stays() {
+    let mut policy = two_running(ROOMY, 5, 3);
+    assert!(handle(&mut policy, of_class(5, 3, 3, 3)).iter().all(|it| !matches!(it, Action::CancelInEngine(_))));
+    assert_eq!(handle(&mut policy, of_class(0, 4, 4, 3)), vec![Action::CancelInEngine(2)]);
+    assert_eq!(handle(&mut policy, of_class(0, 5, 5, 3)), vec![Action::CancelInEngine(1)], "one for each that waits");
+    assert!(handle(&mut policy, of_class(0, 6, 6, 3)).is_empty(), "nobody of a worse class is left");
+    assert_eq!(policy.position(3), Some(3));
+    policy.emitted(2, &[4]);
+    let actions = handle(&mut policy, Event::Ended { request: 2, sequence: 1, kv_tokens: 4 });
+    assert_eq!(actions[0], Action::Release { sequence: 1, tokens: vec![1, 2, 3, 4] });
+    assert_eq!((&actions[1], reserves(&actions)), (&Action::Preempted(2), vec![4]));
+    let again = Event::Submit {
+        request: 2,
+        tokens: vec![1, 2, 3, 4].into(),
+        standing: Standing { priority: 5, tenant: TenantId::NOBODY, arrived_us: 2 },
+        served: Served::Here,
+        company: Company::Any,
+    };
+    handle(&mut policy, again);
+    assert_eq!((policy.position(2), policy.position(3)), (Some(2), Some(3)), "its arrival counts as before");
+}
+
+#[test]
+fn a_place_that_is_about_to_be_free_costs_nobody_elses() {
+    let mut policy = two_running(ROOMY, 5, 3);
+    handle(&mut policy, Event::Cancel(1));
+    assert!(handle(&mut policy, of_class(0, 3, 3, 3)).iter().all(|it| !matches!(it, Action::CancelInEngine(_))));
+    assert_eq!(reserves(&handle(&mut policy, ended(1, 0))), vec![3]);
+}
+
+#[test]
+fn a_better_class_that_lacks_cells_gets_those_of_a_worse_one() {
+    let mut policy = two_running(PolicyLimits { running: 3, n_ctx: 300 }, 5, 60);
+    assert!(reserves(&handle(&mut policy, of_class(5, 3, 3, 120))).is_empty(), "no room, and no better class");
+    assert_eq!(handle(&mut policy, of_class(0, 4, 4, 120)), vec![Action::CancelInEngine(2)]);
+    let actions = handle(&mut policy, Event::Ended { request: 2, sequence: 1, kv_tokens: 60 });
+    assert_eq!(actions[..2], [Action::Evict(1), Action::Release { sequence: 1, tokens: Vec::new() }]);
+    assert_eq!(reserves(&actions), vec![4]);
+}
+
+#[test]
+fn one_that_runs_alone_neither_drives_others_out_nor_holds_up_a_better_class() {
+    let mut policy = two_running(ROOMY, 5, 3);
+    let alone = |request: RequestId, priority: i32| match of_class(priority, request, request, 3) {
+        Event::Submit { tokens, standing, served, .. } => {
+            Event::Submit { request, tokens, standing, served, company: Company::Nobody }
+        }
+        other => other,
+    };
+    assert_eq!(handle(&mut policy, alone(3, 0)), vec![Action::WaitingChanged(1)]);
+    assert!(reserves(&handle(&mut policy, ended(1, 0))).is_empty());
+    assert_eq!(reserves(&handle(&mut policy, ended(2, 1))), vec![3]);
+    handle(&mut policy, reserved(3, 0));
+    assert!(!handle(&mut policy, of_class(0, 4, 4, 3)).contains(&Action::CancelInEngine(3)), "of the same class");
+    assert!(handle(&mut policy, of_class(-1, 5, 5, 3)).contains(&Action::CancelInEngine(3)));
+    assert_eq!(reserves(&handle(&mut policy, ended(3, 0))), vec![5, 4]);
+}
+
+#[test]
+fn a_paused_scheduler_preempts_nobody() {
+    let mut policy = two_running(ROOMY, 5, 3);
+    handle(&mut policy, Event::SetGate(Gate::Paused));
+    assert_eq!(handle(&mut policy, of_class(0, 3, 3, 3)), vec![Action::WaitingChanged(1)]);
+    assert_eq!(handle(&mut policy, Event::SetGate(Gate::Open)), vec![Action::CancelInEngine(2)]);
+}
+
+#[test]
+fn tenants_share_by_what_they_were_served() {
+    let mut policy = ready(PolicyLimits { running: 1, n_ctx: 10_000 });
+    let of = |tenant: u32, request: RequestId| match arrival(request, request, 3) {
+        Event::Submit { tokens, standing, served, company, .. } => {
+            let standing = Standing { tenant: TenantId(tenant), ..standing };
+            Event::Submit { request, tokens, standing, served, company }
+        }
+        other => other,
+    };
+    (1..=3).for_each(|request| drop(handle(&mut policy, of(1, request))));
+    handle(&mut policy, reserved(1, 0));
+    handle(&mut policy, of(2, 4));
+    policy.emitted(1, &[7, 7, 7, 7]);
+    assert_eq!((policy.position(4), policy.position(2), policy.position(3)), (Some(0), Some(1), Some(2)));
+    assert_eq!(reserves(&handle(&mut policy, ended(1, 0))), vec![4]);
 }
 
 proptest! {
@@ -142,10 +253,10 @@ proptest! {
                          reserving: &mut Vec<RequestId>, running: &mut Vec<(RequestId, SequenceId)>,
                          free: &mut Vec<SequenceId>| {
             let event = match choice % 6 {
-                0 if !last => { *next += 1; Some(Event::Submit { request: *next, tokens: vec![1; 40].into(), rank: *next, company: Company::Any }) }
+                0 if !last => { *next += 1; Some(of_class((*next % 3) as i32, *next, *next, 40)) }
                 1 if !last => Some(Event::Cancel(u64::from(choice / 6) % (*next + 1))),
                 2 if !last => Some(Event::NoRoom),
-                3 => preempted.pop().map(|request| Event::Submit { request, tokens: vec![1; 50].into(), rank: request, company: Company::Any }),
+                3 => preempted.pop().map(|request| of_class((request % 3) as i32, request, request, 50)),
                 4 if !reserving.is_empty() => {
                     let request = reserving.remove(0);
                     Some(match free.pop() { Some(at) => reserved(request, at), None => Event::NoSequence(request) })

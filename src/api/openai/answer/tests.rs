@@ -9,7 +9,7 @@ use cllm_actors::request::{Finished, Timings, Usage};
 use super::*;
 
 fn stamp() -> Stamp {
-    Stamp { id: "x-1".to_owned(), created: 7, model: "m".to_owned() }
+    Stamp { id: "x-1".to_owned(), created: 7, model: "m".to_owned(), service_tier: None }
 }
 
 fn token(text: &str, logprob: Option<f32>) -> TokenLogprob {

@@ -5,10 +5,16 @@ use cllm_actors::request::Deadlines;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::priority::Allowance;
 use crate::http::error::ErrorShape;
 
 fn plan_of(body: Value) -> Result<Plan, ApiError> {
-    let defaults = Defaults { sampling: SamplingParams::default(), max_tokens: None, deadlines: Deadlines::default() };
+    let defaults = Defaults {
+        sampling: SamplingParams::default(),
+        max_tokens: None,
+        deadlines: Deadlines::default(),
+        allowance: Allowance::of(None),
+    };
     plan(Fields::of(serde_json::from_value(body).unwrap()), defaults)
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 
 fn stamp() -> Stamp {
-    Stamp { id: "x-1".to_owned(), created: 7, model: "m".to_owned() }
+    Stamp { id: "x-1".to_owned(), created: 7, model: "m".to_owned(), service_tier: None }
 }
 
 fn token(text: &str) -> TokenLogprob {

@@ -5,11 +5,17 @@ use cllm_actors::request::Deadlines;
 use serde_json::json;
 
 use super::*;
+use crate::api::priority::Allowance;
 use crate::http::error::ErrorShape;
 
 fn plan_of(body: Value) -> Result<CompletionPlan, ApiError> {
     let max_tokens = Some(DEFAULT_MAX_TOKENS);
-    let defaults = Defaults { sampling: SamplingParams::default(), max_tokens, deadlines: Deadlines::default() };
+    let defaults = Defaults {
+        sampling: SamplingParams::default(),
+        max_tokens,
+        deadlines: Deadlines::default(),
+        allowance: Allowance::of(None),
+    };
     plan(Fields::of(serde_json::from_value(body).unwrap()), defaults)
 }
 
