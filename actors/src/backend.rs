@@ -316,10 +316,13 @@ impl BackendState {
     /// Tokens first, then the summary: whoever learns from the scheduler has the tokens already.
     fn on_step(&mut self, output: StepOutput) {
         self.show(&output);
-        let mut summary = StepSummary { epoch: output.epoch, tokens: Vec::with_capacity(output.outputs.len()) };
+        let tokens = Vec::with_capacity(output.outputs.len());
+        let mut summary = StepSummary { epoch: output.epoch, tokens, prefilling: Vec::new() };
         for sequence in output.outputs {
             let ids: SmallVec<[Token; 1]> = sequence.tokens.iter().map(|token| token.id).collect();
-            if !ids.is_empty() {
+            if ids.is_empty() {
+                summary.prefilling.push((sequence.request, sequence.prefill_left));
+            } else {
                 self.suspects.gained(sequence.request, &self.wiring.quarantine);
                 summary.tokens.push((sequence.request, ids));
             }

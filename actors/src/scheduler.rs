@@ -15,8 +15,9 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef};
 use smallvec::SmallVec;
 
-use self::policy::{Action, Company, Event, Policy, PolicyLimits};
+use self::policy::{Action, Company, Event, Policy, PolicyLimits, Prefixes};
 use self::queue::{Served, Standing};
+use self::sharing::Woken;
 use crate::backend::BackendMsg;
 use crate::boards::scheduler as board;
 use crate::engine::protocol::{Admit, Ended, Epoch, Held, Limits, RequestId, SequenceId, Token, Waiting};
@@ -140,6 +141,8 @@ pub struct StepSummary {
     pub epoch: Epoch,
     /// New tokens by request.
     pub tokens: Vec<(RequestId, SmallVec<[Token; 1]>)>,
+    /// Tokens that have no KV yet, of requests without new tokens.
+    pub prefilling: Vec<(RequestId, u32)>,
 }
 
 /// What a scheduler starts with.
@@ -177,7 +180,7 @@ impl Scheduler {
     async fn pre_start(&self, myself: SchedulerRef, args: SchedulerArgs) -> Result<SchedulerState, ActorProcessingErr> {
         let model = args.wiring.loaded().ok_or("the scheduler starts after the backend has loaded a model")?;
         let running = args.running.min(model.info.n_seq_max) as usize;
-        let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize });
+        let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize }, model.info.memory);
         let state = SchedulerState { args, policy, submissions: HashMap::new(), actions: Vec::new() };
         state.tell_backend(BackendMsg::Reset { epoch: state.args.epoch, scheduler: myself });
         state.send_limits(Waiting::Nobody);
@@ -221,6 +224,7 @@ impl SchedulerState {
     fn on_submit(&mut self, submission: Box<Submission>) {
         let event = Event::Submit {
             request: submission.request,
+            prefixes: self.prefixes(&submission),
             tokens: submission.tokens.clone(),
             company: match self.args.wiring.quarantine.verdict(submission.request) {
                 Verdict::Trusted => Company::Any,
@@ -257,7 +261,9 @@ impl SchedulerState {
 
     fn on_reserved(&mut self, request: RequestId, reservation: Option<Reservation>) {
         self.decide(match reservation {
-            Some(Reservation { sequence, placement, .. }) => Event::Reserved { request, sequence, placement },
+            Some(Reservation { sequence, placement, cached }) => {
+                Event::Reserved { request, sequence, placement, cached: cached as usize }
+            }
             None => Event::NoSequence(request),
         });
     }
@@ -270,8 +276,15 @@ impl SchedulerState {
     }
 
     fn on_stepped(&mut self, summary: StepSummary) {
-        for (request, tokens) in summary.tokens {
-            self.policy.emitted(request, &tokens);
+        let mut woken = Woken::Nobody;
+        for (request, left) in &summary.prefilling {
+            woken = woken.or(self.policy.prefilled(*request, *left as usize));
+        }
+        for (request, tokens) in &summary.tokens {
+            woken = woken.or(self.policy.emitted(*request, tokens));
+        }
+        if woken == Woken::Somebody {
+            self.decide(Event::Woken);
         }
     }
 
@@ -318,6 +331,10 @@ impl SchedulerState {
                 rank,
                 adapter: None,
             }),
+            Action::Computed { sequence, tokens } => {
+                self.tell_kv_cache(KvCacheMsg::Computed { epoch, sequence, tokens: tokens as u32 });
+            }
+            Action::SetRank { request, rank } => self.tell_backend(BackendMsg::SetRank { epoch, request, rank }),
             Action::CancelInEngine(request) => self.tell_backend(BackendMsg::Cancel { epoch, request }),
             Action::Abandon(sequence) => self.tell_kv_cache(KvCacheMsg::Abandon { epoch, sequence }),
             Action::Release { request, sequence, tokens } => self.release(request, sequence, tokens),
@@ -331,26 +348,26 @@ impl SchedulerState {
 
     fn reserve(&mut self, request: RequestId, tokens: Arc<[Token]>) {
         let Some(submission) = self.submissions.get(&request) else { return };
-        let computes_all = submission.prompt_logprobs.is_some();
-        let reuse = if computes_all { Reuse::Forbidden } else { Reuse::Allowed };
-        let wanted = Wanted { tenant: self.whose(submission), tokens, reuse };
+        let Prefixes { tenant, reuse } = self.prefixes(submission);
+        let wanted = Wanted { tenant, tokens, reuse };
         self.tell_kv_cache(KvCacheMsg::Reserve { epoch: self.args.epoch, request, wanted });
     }
 
     fn release(&mut self, request: RequestId, sequence: SequenceId, tokens: Vec<Token>) {
-        let tenant = self.submissions.get(&request).map_or(TenantId::NOBODY, |it| self.whose(it));
+        let tenant = self.submissions.get(&request).map_or(TenantId::NOBODY, |it| self.prefixes(it).tenant);
         let held = Held { sequence, tenant, tokens };
         self.tell_kv_cache(KvCacheMsg::Release { epoch: self.args.epoch, held });
     }
 
-    /// Whose KV a request's is.
-    fn whose(&self, submission: &Submission) -> TenantId {
-        if self.args.share_across_tenants { TenantId::NOBODY } else { submission.tenant }
+    fn prefixes(&self, submission: &Submission) -> Prefixes {
+        let tenant = if self.args.share_across_tenants { TenantId::NOBODY } else { submission.tenant };
+        let reuse = if submission.prompt_logprobs.is_some() { Reuse::Forbidden } else { Reuse::Allowed };
+        Prefixes { tenant, reuse }
     }
 
     fn admit(&mut self, request: RequestId, admit: impl FnOnce(&Submission, TenantId) -> Admit) {
         if let Some(submission) = self.submissions.get(&request) {
-            let admit = Box::new(admit(submission, self.whose(submission)));
+            let admit = Box::new(admit(submission, self.prefixes(submission).tenant));
             let message = BackendMsg::Admit { admit, session: submission.session.clone() };
             self.tell_backend(message);
         }

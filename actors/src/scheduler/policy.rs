@@ -5,11 +5,16 @@
 //! of worse classes make room and come back later with all they have. Two states of one request never coexist: it is
 //! queued, reserving or running.
 
+mod prefill;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use self::prefill::Prefill;
+pub use self::prefill::Prefixes;
 use super::queue::{Queue, Queued, Served, Standing};
-use crate::engine::protocol::{Placement, RequestId, SequenceId, Token};
+use super::sharing::Sharing;
+use crate::engine::protocol::{MemoryKind, Placement, RequestId, SequenceId, Token};
 use crate::supervision::Gate;
 
 /// Tokens kept free for each running sequence when another is admitted, so that it can go on for a while.
@@ -30,6 +35,8 @@ pub enum Event {
         served: Served,
         /// Who may run beside it.
         company: Company,
+        /// Whose prefixes may serve it.
+        prefixes: Prefixes,
     },
     /// The session does not want it any more.
     Cancel(RequestId),
@@ -43,6 +50,8 @@ pub enum Event {
         sequence: SequenceId,
         /// Where its prefix lies.
         placement: Placement,
+        /// How many tokens that is.
+        cached: usize,
     },
     /// Answer to `Reserve`: every sequence is busy.
     NoSequence(RequestId),
@@ -64,6 +73,8 @@ pub enum Event {
     },
     /// The engine is out of cells and nothing retained is left to evict.
     NoRoom,
+    /// A running request has computed what others wait for, see [`Policy::prefilled`].
+    Woken,
     /// Admit nobody, or go on.
     SetGate(Gate),
 }
@@ -98,6 +109,20 @@ pub enum Action {
         /// With this rank.
         rank: u64,
     },
+    /// Tell the kv-cache how many of the tokens of the request on a sequence have KV.
+    Computed {
+        /// The sequence.
+        sequence: SequenceId,
+        /// Its first so many tokens.
+        tokens: usize,
+    },
+    /// Give a running request another rank in the engine.
+    SetRank {
+        /// The request.
+        request: RequestId,
+        /// Its rank.
+        rank: u64,
+    },
     /// Stop it in the engine.
     CancelInEngine(RequestId),
     /// Give a reservation back unused.
@@ -128,6 +153,9 @@ pub struct Policy {
     cache: Cache,
     gate: Gate,
     queue: Queue,
+    sharing: Sharing,
+    /// Of those queued or running.
+    prefixes: HashMap<RequestId, Prefixes>,
     /// Those that run alone, queued or running.
     loners: HashSet<RequestId>,
     active: HashMap<RequestId, Active>,
@@ -155,6 +183,11 @@ enum Cache {
 struct Active {
     tokens: Vec<Token>,
     standing: Standing,
+    /// The best rank of those that wait for what it computes, if that is better than its own.
+    lead: Option<(i32, u64)>,
+    /// Its sequence, as soon as it runs.
+    sequence: Option<SequenceId>,
+    prefill: Prefill,
     /// Tokens that its tenant was charged for when it was taken.
     charge: u64,
     phase: Phase,
@@ -189,12 +222,14 @@ enum Kv {
 
 impl Policy {
     /// Nothing queued, nothing running.
-    pub fn new(limits: PolicyLimits) -> Self {
+    pub fn new(limits: PolicyLimits, memory: MemoryKind) -> Self {
         Self {
             limits,
             cache: Cache::Unknown,
             gate: Gate::Open,
             queue: Queue::default(),
+            sharing: Sharing::new(memory),
+            prefixes: HashMap::new(),
             loners: HashSet::new(),
             active: HashMap::new(),
             waiting_told: 0,
@@ -204,7 +239,8 @@ impl Policy {
     /// Takes an event in; the actions are to be carried out in order.
     pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::Submit { request, tokens, standing, served, company } => {
+            Event::Submit { request, tokens, standing, served, company, prefixes } => {
+                self.prefixes.insert(request, prefixes);
                 if company == Company::Nobody {
                     self.loners.insert(request);
                 }
@@ -212,16 +248,22 @@ impl Policy {
             }
             Event::Cancel(request) => self.cancel(request, actions),
             Event::CacheReady => self.cache = Cache::Ready,
-            Event::Reserved { request, sequence, placement } => self.reserved(request, sequence, placement, actions),
+            Event::Reserved { request, sequence, placement, cached } => {
+                self.reserved(request, sequence, placement, actions);
+                self.placed(request, cached);
+            }
             Event::NoSequence(request) => self.no_sequence(request),
             Event::Started { request, reused } => self.started(request, reused),
             Event::Ended { request, sequence, kv_tokens } => {
                 self.ended(request, sequence, kv_tokens, actions);
             }
             Event::NoRoom => self.preempt_for_cells(actions),
+            // The queue is looked at in any case.
+            Event::Woken => {}
             Event::SetGate(gate) => self.gate = gate,
         }
         self.fill_places(actions);
+        self.step_back(actions);
         self.make_way(actions);
         self.tell_waiting(actions);
     }
@@ -256,12 +298,17 @@ impl Policy {
                 }
                 active.stop = Stop::Replaced(tokens, served);
             }
-            None => self.queue.push(request, standing, tokens, served),
+            None => {
+                self.sharing.forget(request);
+                self.queue.push(request, standing, tokens, served);
+            }
         }
     }
 
     fn cancel(&mut self, request: RequestId, actions: &mut Vec<Action>) {
         if self.queue.remove(request).is_some() {
+            self.sharing.forget(request);
+            self.prefixes.remove(&request);
             self.loners.remove(&request);
             return actions.push(Action::Forget(request));
         }
@@ -277,7 +324,8 @@ impl Policy {
         let Some(active) = wanted else { return actions.push(Action::Abandon(sequence)) };
         if active.stop == Stop::No {
             active.phase = Phase::Running;
-            let rank = active.standing.rank();
+            active.sequence = Some(sequence);
+            let rank = active.rank();
             return actions.push(Action::Admit { request, sequence, placement, rank });
         }
         actions.push(Action::Abandon(sequence));
@@ -288,31 +336,15 @@ impl Policy {
     fn no_sequence(&mut self, request: RequestId) {
         self.cache = Cache::Full;
         let Some(Active { tokens, standing, charge, stop, .. }) = self.active.remove(&request) else { return };
+        let _ = self.sharing.ends(request);
         self.queue.refund(standing, charge);
         let served = if charge > 0 { Served::Nothing } else { Served::Here };
         match stop {
-            Stop::Cancelled => {}
+            Stop::Cancelled => drop(self.prefixes.remove(&request)),
             Stop::Replaced(tokens, served) => self.queue.push(request, standing, tokens, served),
             Stop::No | Stop::Preempted(_) => self.queue.push(request, standing, tokens.into(), served),
         }
         self.queue.leave(standing);
-    }
-
-    /// What was found in the cache is nothing that its tenant was served.
-    fn started(&mut self, request: RequestId, reused: usize) {
-        if let Some(active) = self.active.get_mut(&request) {
-            let found = active.charge.min(reused as u64);
-            active.charge -= found;
-            self.queue.refund(active.standing, found);
-        }
-    }
-
-    /// Notes new tokens; on the hot path, and never a reason to act.
-    pub fn emitted(&mut self, request: RequestId, tokens: &[Token]) {
-        if let Some(active) = self.active.get_mut(&request) {
-            active.tokens.extend_from_slice(tokens);
-            self.queue.charge(active.standing, tokens.len() as u64);
-        }
     }
 
     fn ended(&mut self, request: RequestId, sequence: SequenceId, kv_tokens: usize, actions: &mut Vec<Action>) {
@@ -333,6 +365,8 @@ impl Policy {
     /// A request has left the running set.
     fn finish(&mut self, request: RequestId, actions: &mut Vec<Action>) {
         let Some(Active { standing, stop, .. }) = self.active.remove(&request) else { return };
+        // Whoever is woken is looked at when this event is through.
+        let _ = self.sharing.ends(request);
         match stop {
             Stop::No | Stop::Cancelled => actions.push(Action::Forget(request)),
             Stop::Preempted(_) => actions.push(Action::Preempted(request)),
@@ -344,6 +378,7 @@ impl Policy {
         self.queue.leave(standing);
         // A preempted one says again who may run beside it.
         self.loners.remove(&request);
+        self.prefixes.remove(&request);
     }
 
     /// The last in rank makes room. A single request always fits: its length is bounded by the context.
@@ -360,7 +395,7 @@ impl Policy {
     /// Of those that run and are not about to end: the youngest of the worst class.
     fn last_running(&self) -> Option<RequestId> {
         let running = self.active.iter().filter(|(_, it)| it.phase == Phase::Running && it.stop == Stop::No);
-        running.max_by_key(|(request, active)| (active.standing.rank(), **request)).map(|(request, _)| *request)
+        running.max_by_key(|(request, active)| (active.rank(), **request)).map(|(request, _)| *request)
     }
 
     fn preempt(&mut self, request: RequestId, kv: Kv, actions: &mut Vec<Action>) {
@@ -372,13 +407,26 @@ impl Policy {
 
     fn fill_places(&mut self, actions: &mut Vec<Action>) {
         while self.is_admitting() && self.active.len() < self.limits.running {
-            let Some(next) = self.queue.next() else { return };
+            let Some(next) = self.next(actions) else { return };
             if !self.fits(next.tokens.len()) || !self.accepts_company(next.request) {
                 return;
             }
             let Some(Queued { request, standing, tokens, charge }) = self.queue.take(next.request) else { return };
-            let active = Active { tokens: tokens.to_vec(), standing, charge, phase: Phase::Reserving, stop: Stop::No };
+            let wanted = self.wanted(request, &tokens);
+            self.sharing.begins(request, wanted);
+            let prefill = Prefill::new(tokens.len());
+            let active = Active {
+                tokens: tokens.to_vec(),
+                standing,
+                lead: None,
+                sequence: None,
+                prefill,
+                charge,
+                phase: Phase::Reserving,
+                stop: Stop::No,
+            };
             self.active.insert(request, active);
+            self.tell_computed(actions);
             actions.push(Action::Reserve { request, tokens });
         }
     }
@@ -395,15 +443,16 @@ impl Policy {
 
     /// Whether a better class waits for what this running request has, beyond what those leave that are about to end.
     fn is_in_the_way(&self, request: RequestId) -> Option<Kv> {
-        let standing = self.active.get(&request)?.standing;
-        let next = self.queue.next().filter(|next| next.standing.priority < standing.priority)?;
+        let priority = self.active.get(&request)?.priority();
+        let next = self.queue.next(|request| !self.sharing.waits(request));
+        let next = next.filter(|next| next.standing.priority < priority)?;
         if self.loners.contains(&next.request) {
             // Preempting one would not do, and it is no reason to preempt all.
             return None;
         }
         let staying = || self.active.values().filter(|active| active.stop == Stop::No);
         let free = self.limits.running.saturating_sub(staying().count());
-        if self.loners.contains(&request) || self.queue.better_than(standing.priority) > free {
+        if self.loners.contains(&request) || self.better_than(priority) > free {
             return Some(Kv::Kept);
         }
         let used: usize = staying().map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();

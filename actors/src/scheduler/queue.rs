@@ -91,9 +91,10 @@ impl Share {
         self.running > 0 || !self.queued.is_empty()
     }
 
-    /// When its first one goes, among the tenants of the class.
-    fn turn(&self) -> Option<(u64, u64, RequestId)> {
-        self.queued.first_key_value().map(|((arrived_us, request), _)| (self.counter, *arrived_us, *request))
+    /// When its first one that is ready goes, among the tenants of the class.
+    fn turn(&self, ready: impl Fn(RequestId) -> bool) -> Option<(u64, u64, RequestId)> {
+        let first = self.queued.keys().find(|(_, request)| ready(*request));
+        first.map(|(arrived_us, request)| (self.counter, *arrived_us, *request))
     }
 
     /// When each of its requests would go if nobody emitted anything meanwhile, in order.
@@ -174,14 +175,22 @@ impl Queue {
         Some(Queued { request, standing, tokens, charge })
     }
 
-    /// The request that goes next.
-    pub fn next(&self) -> Option<Queued> {
-        let class = self.classes.values().find(|class| class.queued > 0)?;
-        let (_, share) =
-            class.shares.values().filter_map(|share| share.turn().zip(Some(share))).min_by_key(|it| it.0)?;
-        let ((_, request), Waiting { tokens, charge }) = share.queued.first_key_value()?;
-        let standing = *self.standings.get(request)?;
-        Some(Queued { request: *request, standing, tokens: tokens.clone(), charge: *charge })
+    /// The request that goes next, of those that are `ready`.
+    pub fn next(&self, ready: impl Fn(RequestId) -> bool) -> Option<Queued> {
+        let firsts = |class: &Class| {
+            let turns = class.shares.values().filter_map(|share| share.turn(&ready));
+            turns.min().map(|(_, _, request)| request)
+        };
+        let request = self.classes.values().filter(|class| class.queued > 0).find_map(firsts)?;
+        let standing = *self.standings.get(&request)?;
+        let share = self.classes.get(&standing.priority)?.shares.get(&standing.tenant)?;
+        let Waiting { tokens, charge } = share.queued.get(&(standing.arrived_us, request))?;
+        Some(Queued { request, standing, tokens: tokens.clone(), charge: *charge })
+    }
+
+    /// A queued request's standing.
+    pub fn standing(&self, request: RequestId) -> Option<Standing> {
+        self.standings.get(&request).copied()
     }
 
     /// Takes a request out to run it, and charges its tenant. Its end is told by [`Queue::leave`].

@@ -40,6 +40,13 @@ pub enum Woken {
     Somebody,
 }
 
+impl Woken {
+    /// Whether one of two events woke somebody.
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::Somebody { self } else { other }
+    }
+}
+
 #[derive(Debug)]
 struct Producer {
     wanted: Wanted,
@@ -72,6 +79,16 @@ impl Sharing {
         }
         self.waits.insert(request, wait);
         Turn::After(wait.producer)
+    }
+
+    /// Those that wait for another.
+    pub fn waiters(&self) -> impl Iterator<Item = RequestId> {
+        self.waits.keys().copied()
+    }
+
+    /// Whether anybody waits for this request.
+    pub fn is_awaited(&self, request: RequestId) -> bool {
+        self.waits.values().any(|wait| wait.producer == request)
     }
 
     /// Whether a queued request waits for another.

@@ -3,12 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kv_cache::index::Reuse;
 use crate::request::TenantId;
 
 const ROOMY: PolicyLimits = PolicyLimits { running: 2, n_ctx: 10_000 };
 
 fn ready(limits: PolicyLimits) -> Policy {
-    let mut policy = Policy::new(limits);
+    let mut policy = Policy::new(limits, MemoryKind::Attention);
     policy.handle(Event::CacheReady, &mut Vec::new());
     policy
 }
@@ -31,6 +32,7 @@ fn of_class(priority: i32, request: RequestId, arrived_us: u64, tokens: usize) -
         standing: Standing { priority, tenant: TenantId::NOBODY, arrived_us },
         served: Served::Nothing,
         company: Company::Any,
+        prefixes: Prefixes { tenant: TenantId::NOBODY, reuse: Reuse::Allowed },
     }
 }
 
@@ -39,7 +41,7 @@ fn submit(policy: &mut Policy, request: RequestId, arrived_us: u64) -> Vec<Actio
 }
 
 fn reserved(request: RequestId, sequence: SequenceId) -> Event {
-    Event::Reserved { request, sequence, placement: Placement::Fresh }
+    Event::Reserved { request, sequence, placement: Placement::Fresh, cached: 0 }
 }
 
 fn ended(request: RequestId, sequence: SequenceId) -> Event {
@@ -56,7 +58,7 @@ fn reserves(actions: &[Action]) -> Vec<RequestId> {
 
 #[test]
 fn nothing_runs_before_the_cache_is_ready() {
-    let mut policy = Policy::new(ROOMY);
+    let mut policy = Policy::new(ROOMY, MemoryKind::Attention);
     assert!(reserves(&submit(&mut policy, 1, 1)).is_empty());
     assert_eq!(reserves(&handle(&mut policy, Event::CacheReady)), vec![1]);
 }
@@ -95,7 +97,7 @@ fn a_released_prefix_holds_prompt_and_emitted_tokens_with_kv() {
     let mut policy = ready(ROOMY);
     submit(&mut policy, 1, 1);
     handle(&mut policy, reserved(1, 0));
-    policy.emitted(1, &[7, 8, 9]);
+    let _ = policy.emitted(1, &[7, 8, 9]);
     let actions = handle(&mut policy, Event::Ended { request: 1, sequence: 0, kv_tokens: 5 });
     assert_eq!(actions[0], Action::Release { request: 1, sequence: 0, tokens: vec![1, 2, 3, 7, 8] });
 }
@@ -162,9 +164,9 @@ fn a_better_class_takes_the_place_of_the_youngest_of_the_worst_and_its_prefix_st
     assert_eq!(handle(&mut policy, of_class(0, 5, 5, 3)), vec![Action::CancelInEngine(1)], "one for each that waits");
     assert!(handle(&mut policy, of_class(0, 6, 6, 3)).is_empty(), "nobody of a worse class is left");
     assert_eq!(policy.position(3), Some(3));
-    policy.emitted(2, &[4]);
+    let _ = policy.emitted(2, &[4]);
     let actions = handle(&mut policy, Event::Ended { request: 2, sequence: 1, kv_tokens: 4 });
-    assert_eq!(actions[0], Action::Release { sequence: 1, tokens: vec![1, 2, 3, 4] });
+    assert_eq!(actions[0], Action::Release { request: 2, sequence: 1, tokens: vec![1, 2, 3, 4] });
     assert_eq!((&actions[1], reserves(&actions)), (&Action::Preempted(2), vec![4]));
     let again = Event::Submit {
         request: 2,
@@ -172,6 +174,7 @@ fn a_better_class_takes_the_place_of_the_youngest_of_the_worst_and_its_prefix_st
         standing: Standing { priority: 5, tenant: TenantId::NOBODY, arrived_us: 2 },
         served: Served::Here,
         company: Company::Any,
+        prefixes: Prefixes { tenant: TenantId::NOBODY, reuse: Reuse::Allowed },
     };
     handle(&mut policy, again);
     assert_eq!((policy.position(2), policy.position(3)), (Some(2), Some(3)), "its arrival counts as before");
@@ -191,7 +194,7 @@ fn a_better_class_that_lacks_cells_gets_those_of_a_worse_one() {
     assert!(reserves(&handle(&mut policy, of_class(5, 3, 3, 120))).is_empty(), "no room, and no better class");
     assert_eq!(handle(&mut policy, of_class(0, 4, 4, 120)), vec![Action::CancelInEngine(2)]);
     let actions = handle(&mut policy, Event::Ended { request: 2, sequence: 1, kv_tokens: 60 });
-    assert_eq!(actions[..2], [Action::Evict(1), Action::Release { sequence: 1, tokens: Vec::new() }]);
+    assert_eq!(actions[..2], [Action::Evict(1), Action::Release { request: 2, sequence: 1, tokens: Vec::new() }]);
     assert_eq!(reserves(&actions), vec![4]);
 }
 
@@ -199,8 +202,8 @@ fn a_better_class_that_lacks_cells_gets_those_of_a_worse_one() {
 fn one_that_runs_alone_neither_drives_others_out_nor_holds_up_a_better_class() {
     let mut policy = two_running(ROOMY, 5, 3);
     let alone = |request: RequestId, priority: i32| match of_class(priority, request, request, 3) {
-        Event::Submit { tokens, standing, served, .. } => {
-            Event::Submit { request, tokens, standing, served, company: Company::Nobody }
+        Event::Submit { tokens, standing, served, prefixes, .. } => {
+            Event::Submit { request, tokens, standing, served, company: Company::Nobody, prefixes }
         }
         other => other,
     };
@@ -225,16 +228,16 @@ fn a_paused_scheduler_preempts_nobody() {
 fn tenants_share_by_what_they_were_served() {
     let mut policy = ready(PolicyLimits { running: 1, n_ctx: 10_000 });
     let of = |tenant: u32, request: RequestId| match arrival(request, request, 3) {
-        Event::Submit { tokens, standing, served, company, .. } => {
+        Event::Submit { tokens, standing, served, company, prefixes, .. } => {
             let standing = Standing { tenant: TenantId(tenant), ..standing };
-            Event::Submit { request, tokens, standing, served, company }
+            Event::Submit { request, tokens, standing, served, company, prefixes }
         }
         other => other,
     };
     (1..=3).for_each(|request| drop(handle(&mut policy, of(1, request))));
     handle(&mut policy, reserved(1, 0));
     handle(&mut policy, of(2, 4));
-    policy.emitted(1, &[7, 7, 7, 7]);
+    let _ = policy.emitted(1, &[7, 7, 7, 7]);
     assert_eq!((policy.position(4), policy.position(2), policy.position(3)), (Some(0), Some(1), Some(2)));
     assert_eq!(reserves(&handle(&mut policy, ended(1, 0))), vec![4]);
 }

@@ -14,7 +14,7 @@ fn push(queue: &mut Queue, request: RequestId, standing: Standing, tokens: usize
 
 /// Takes whoever is next.
 fn take(queue: &mut Queue) -> Queued {
-    let next = queue.next().expect("somebody waits").request;
+    let next = queue.next(|_| true).expect("somebody waits").request;
     queue.take(next).expect("it waits")
 }
 
@@ -190,7 +190,7 @@ impl World {
     }
 
     fn take(&mut self) {
-        let next = self.queue.next().expect("somebody waits");
+        let next = self.queue.next(|_| true).expect("somebody waits");
         assert_eq!(self.queue.position(next.request), Some(0));
         let taken = self.queue.take(next.request).expect("it waits");
         let best = self.waits.values().map(|wait| wait.standing.priority).min();
