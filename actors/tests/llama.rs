@@ -4,6 +4,8 @@
 
 #[path = "llama/loading.rs"]
 mod loading;
+#[path = "llama/prefixes.rs"]
+mod prefixes;
 #[path = "llama/tiny.rs"]
 mod tiny;
 #[path = "llama/vocabulary.rs"]

@@ -1,0 +1,92 @@
+//! What was computed once serves again, through whole systems with the real model.
+
+use std::time::Duration;
+
+use cllm_actors::boards::{backend, kv_cache};
+use cllm_actors::engine::spec::{EngineSpec, LlamaSpec};
+use cllm_actors::request::Usage;
+use cllm_actors::{GenerateRequest, GenerationEvent, Prompt, System};
+use futures_util::StreamExt;
+
+use crate::spec;
+
+/// Far beyond anything these tests take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+async fn start(instance: &str, spec: LlamaSpec) -> System {
+    let engine = EngineSpec::Llama(Box::new(spec));
+    let system = System::builder().instance(instance).engine(engine).start().await.expect("starts");
+    tokio::time::timeout(PATIENCE, system.ready()).await.expect("in time").expect("the test model loads");
+    system
+}
+
+const CAPITALS: [(&str, &str); 4] =
+    [("France", "Paris"), ("Germany", "Berlin"), ("Italy", "Rome"), ("Spain", "Madrid")];
+
+/// So many sentences of seven tokens that begin alike for every `who`, and the beginning of one that is its own. After
+/// that the model is sure of itself, whatever it was computed beside.
+fn prompt(sentences: usize, who: usize) -> String {
+    let sentences = CAPITALS.iter().cycle().take(sentences);
+    let known: String = sentences.map(|(country, city)| format!("The capital of {country} is {city}. ")).collect();
+    format!("{known}The capital of {} is", CAPITALS[who % CAPITALS.len()].0)
+}
+
+fn request(prompt: String) -> GenerateRequest {
+    let mut request = GenerateRequest::new(Prompt::Text(prompt));
+    request.sampling.temperature = 0.0;
+    request.max_tokens = Some(2);
+    request
+}
+
+/// Its text and its bill.
+async fn run(system: &System, prompt: String) -> (String, Usage) {
+    let mut generation = system.generate(request(prompt)).await.expect("admitted");
+    let mut text = String::new();
+    while let Some(event) = tokio::time::timeout(PATIENCE, generation.next()).await.expect("in time") {
+        match event {
+            GenerationEvent::Delta(delta) => text.push_str(&delta.text),
+            GenerationEvent::Finished(finished) => return (text, finished.usage),
+            GenerationEvent::Failed(error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+    panic!("a generation has an end")
+}
+
+async fn until(what: &str, check: impl Fn() -> bool) {
+    let polled = async {
+        while !check() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, polled).await.unwrap_or_else(|_| panic!("never happened: {what}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_goes_on_where_a_cancelled_prefill_stopped() {
+    let system = start("llama-retry", spec()).await;
+    let impatient = system.generate(request(prompt(60, 0))).await.expect("admitted");
+    let boards = &system.wiring().boards;
+    until("some of the prompt is computed", || boards.backend.get(backend::CELLS_USED) >= Some(64)).await;
+    drop(impatient);
+    until("what it computed is kept", || boards.kv_cache.get(kv_cache::ENTRIES) == Some(1)).await;
+    let (text, usage) = run(&system, prompt(60, 0)).await;
+    assert!(text.starts_with(" Paris"), "{text}");
+    assert!((64..usage.prompt_tokens).contains(&usage.cached_tokens), "{usage:?}");
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_equal_new_prefix_is_prefilled_once_and_each_gets_its_own_text() {
+    let system = start("llama-together", spec()).await;
+    let together = (0..4).map(|who| run(&system, prompt(20, who)));
+    let answers = futures_util::future::join_all(together).await;
+    for ((text, _), (_, city)) in answers.iter().zip(CAPITALS) {
+        assert!(text.starts_with(&format!(" {city}")), "{text}");
+    }
+    let mut missing: Vec<u32> = answers.iter().map(|(_, usage)| usage.prompt_tokens - usage.cached_tokens).collect();
+    missing.sort_unstable();
+    assert!(missing[3] >= 140, "somebody has to: {missing:?}");
+    assert!(missing[2] <= 5, "{missing:?}");
+    system.stop().await;
+}
