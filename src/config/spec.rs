@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cllm_actors::chaos::ChaosOptions;
 use cllm_actors::engine::host::{HostKind, ProcessOptions};
-use cllm_actors::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
+use cllm_actors::engine::spec::{EngineSpec, FakeSpec, KvStoreSpec, LlamaSpec};
 use cllm_actors::request::Deadlines;
 use cllm_actors::response_cache::CacheOptions;
 use cllm_actors::scheduler::tuner::TunerMode;
@@ -94,6 +94,11 @@ impl Config {
         }
     }
 
+    fn kv_store(&self) -> Option<KvStoreSpec> {
+        let path = self.kv_store.path.clone()?;
+        Some(KvStoreSpec { path, max_bytes: self.kv_store.max_mb << 20 })
+    }
+
     fn llama_spec(&self) -> LlamaSpec {
         let llama = self.backend.llama_cpp.clone();
         LlamaSpec {
@@ -116,6 +121,7 @@ impl Config {
             tensor_split: llama.tensor_split,
             devices: llama.devices,
             parked_limit: self.resources.kv_cache_parked_tokens,
+            kv_store: self.kv_store(),
         }
     }
 
@@ -136,6 +142,7 @@ impl Config {
             poison: fake.poison,
             hang: fake.hang,
             parked_limit: self.resources.kv_cache_parked_tokens.unwrap_or(FakeSpec::default().parked_limit),
+            kv_store: self.kv_store(),
             ..FakeSpec::default()
         }
     }

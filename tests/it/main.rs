@@ -21,6 +21,7 @@ mod engine_process;
 mod errors;
 mod failures;
 mod isolation;
+mod kv_files;
 mod log_bills;
 mod priorities;
 mod readiness;

@@ -16,6 +16,16 @@ pub enum EngineSpec {
     Fake(FakeSpec),
 }
 
+impl EngineSpec {
+    /// Where prefixes outlive the engine.
+    pub(crate) fn kv_store(&self) -> Option<&KvStoreSpec> {
+        match self {
+            Self::Llama(spec) => spec.kv_store.as_ref(),
+            Self::Fake(spec) => spec.kv_store.as_ref(),
+        }
+    }
+}
+
 /// Parameters of llama.cpp. Field names are llama.cpp's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlamaSpec {
@@ -58,6 +68,8 @@ pub struct LlamaSpec {
     /// Tokens of idle sequences that stay in cells while others decode; the KV of more is moved to ordinary memory.
     /// `None`: 256 on the CPU, where parked cells slow every step; all of them with layers on a GPU.
     pub parked_limit: Option<u32>,
+    /// Where prefixes outlive the engine. Default nowhere.
+    pub kv_store: Option<KvStoreSpec>,
 }
 
 impl LlamaSpec {
@@ -83,6 +95,7 @@ impl LlamaSpec {
             tensor_split: Vec::new(),
             devices: Vec::new(),
             parked_limit: None,
+            kv_store: None,
         }
     }
 }
@@ -162,6 +175,17 @@ pub struct FakeSpec {
     pub parked_limit: u32,
     /// What it poses as. Default plain attention; as a recurrent model it spoils what is cut or copied in the middle.
     pub memory: MemoryKind,
+    /// Where prefixes outlive the engine. Default nowhere.
+    pub kv_store: Option<KvStoreSpec>,
+}
+
+/// KV files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvStoreSpec {
+    /// Their folder, made if need be; nobody but its owner may enter it.
+    pub path: PathBuf,
+    /// Most bytes of files with this engine's model in it.
+    pub max_bytes: u64,
 }
 
 impl Default for FakeSpec {
@@ -182,6 +206,7 @@ impl Default for FakeSpec {
             hang: None,
             parked_limit: 256,
             memory: MemoryKind::Attention,
+            kv_store: None,
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::EngineLoop;
 use super::slot::{Kv, Slot};
 use crate::engine::model::Model;
-use crate::engine::protocol::{EngineEvent, SequenceId};
+use crate::engine::protocol::{EngineEvent, MemoryKind, SequenceId};
 
 impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// Moves the idle sequence that was used longest ago out of the cells, if more is parked there than may be.
@@ -25,6 +25,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     /// Frees the cells of one idle sequence without losing its KV. False: there is none, or its model cannot do that.
     pub(super) fn unload_oldest(&mut self) -> bool {
+        // Nothing else takes cells that others walk over, and a state of another kind is not as long as its tokens.
+        if self.model.info().memory != MemoryKind::Attention {
+            return false;
+        }
         let parked = self.slots.iter().enumerate().filter(|(_, slot)| slot.is_parked() && slot.kv != Kv::Pinned);
         let Some(oldest) = parked.min_by_key(|(_, slot)| slot.used_at).map(|(at, _)| at) else { return false };
         let sequence = oldest as SequenceId;
@@ -57,16 +61,29 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         };
         // Out of cells' reach for the moment, so that it is not unloaded to make room for itself.
         self.slots[sequence as usize].kv = Kv::Memory(Vec::new());
-        let loaded = loop {
-            if self.model.restore(sequence, &bytes, tokens) {
-                break true;
-            }
-            if !self.unload_oldest() {
-                break false;
-            }
-        };
+        let loaded = self.restore_bytes(sequence, &bytes, tokens);
         self.slots[sequence as usize].kv = if loaded { Kv::Both(bytes) } else { Kv::Memory(bytes) };
         loaded
+    }
+
+    /// Puts bytes into an empty sequence, in the place of parked ones if need be.
+    pub(super) fn restore_bytes(&mut self, sequence: SequenceId, bytes: &[u8], tokens: u32) -> bool {
+        loop {
+            if self.model.restore(sequence, bytes, tokens) {
+                return true;
+            }
+            if !self.unload_oldest() {
+                return false;
+            }
+        }
+    }
+
+    /// The KV of a sequence as bytes, which is to be forgotten afterwards.
+    pub(super) fn take_state(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
+        match std::mem::take(&mut self.slots[sequence as usize].kv) {
+            Kv::Memory(bytes) | Kv::Both(bytes) => Some(bytes),
+            Kv::Cells | Kv::Pinned => self.model.save(sequence),
+        }
     }
 }
 

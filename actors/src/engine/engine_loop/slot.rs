@@ -19,6 +19,8 @@ pub(crate) struct Slot {
     pub(crate) used_at: u64,
     /// Whose tokens they are.
     pub(crate) tenant: TenantId,
+    /// Somebody has come back to them.
+    pub(crate) proven: bool,
     /// The request, if one runs.
     pub(crate) run: Option<Run>,
 }
@@ -78,6 +80,7 @@ impl Slot {
         self.tokens.clear();
         self.n_cached = 0;
         self.kv = Kv::Cells;
+        self.proven = false;
     }
 
     /// Ends the run, if any; what has KV stays.

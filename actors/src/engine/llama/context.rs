@@ -180,26 +180,25 @@ impl Context {
         self.keep_if(self.holds(target, tokens), target)
     }
 
-    /// See `Model::save`. Only for plain attention: nothing else takes cells that others walk over.
+    /// See `Model::save`.
     pub(super) fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
-        let id = self.checked(sequence).filter(|_| self.memory == MemoryKind::Attention)?;
-        // SAFETY: the context is alive and this thread's, the id is in range.
-        let size = unsafe { sys::llama_state_seq_get_size_ext(self.ctx.as_ptr(), id, 0) };
-        let mut bytes = vec![0; size];
-        // SAFETY: as above; `bytes` has the `size` bytes that llama.cpp may write, and it writes no more.
-        let written = unsafe { sys::llama_state_seq_get_data_ext(self.ctx.as_ptr(), bytes.as_mut_ptr(), size, id, 0) };
-        (size > 0 && written == size).then_some(bytes)
+        let id = self.checked(sequence).filter(|_| self.handle().is_some())?;
+        // SAFETY: the context is alive and this thread's, and the id is in range; exceptions are caught inside.
+        let bytes = unsafe { sys::llama_state_seq_get_size_ext(self.ctx.as_ptr(), id, 0) };
+        let mut state = vec![0; bytes];
+        // SAFETY: as above; llama.cpp writes at most `bytes` bytes, which are there.
+        let written = unsafe { sys::llama_state_seq_get_data_ext(self.ctx.as_ptr(), state.as_mut_ptr(), bytes, id, 0) };
+        (bytes > 0 && written == bytes).then_some(state)
     }
 
-    /// See `Model::restore`.
-    pub(super) fn restore(&mut self, sequence: SequenceId, bytes: &[u8], tokens: u32) -> bool {
-        let Some(id) = self.checked(sequence) else { return false };
+    /// See `Model::restore`. Bytes that llama.cpp does not understand leave the sequence empty.
+    pub(super) fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool {
+        let Some(id) = self.checked(sequence).filter(|_| self.handle().is_some()) else { return false };
         self.wipe(id);
-        // SAFETY: the context is alive and this thread's, the id is in range. The bytes are what `save` got from this
-        // very context, so their layout is its own; llama.cpp reads no more than `len` of them and turns its
-        // exceptions into 0.
-        let read = unsafe { sys::llama_state_seq_set_data_ext(self.ctx.as_ptr(), bytes.as_ptr(), bytes.len(), id, 0) };
-        self.keep_if(read == bytes.len() && self.holds(id, tokens), id)
+        // SAFETY: the context is alive and this thread's, and the id is in range; llama.cpp reads at most the length of
+        // `state`, checks it, and catches its own exceptions.
+        let read = unsafe { sys::llama_state_seq_set_data_ext(self.ctx.as_ptr(), state.as_ptr(), state.len(), id, 0) };
+        self.keep_if(read == state.len() && self.holds(id, tokens), id)
     }
 
     /// Empties a sequence that is not as it should be; returns `sound`.
