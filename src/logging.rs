@@ -1,6 +1,7 @@
 //! The log: `tracing` events to stderr, as text or as JSON lines.
 
 use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -41,5 +42,17 @@ pub fn init(settings: &Logging) -> Result<(), LoggingError> {
         LogFormat::Text if io::stderr().is_terminal() => builder.finish().try_init()?,
         LogFormat::Text => builder.with_ansi(false).finish().try_init()?,
     }
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// A panic is an event like any other: one line, in the log's format. A supervisor says what becomes of its actor.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    tracing::error!(
+        thread = thread.name(),
+        location = panic.location().map(tracing::field::display),
+        message = panic.payload_as_str().unwrap_or("no text"),
+        "panicked"
+    );
 }

@@ -8,6 +8,7 @@ use warp::reply::Response;
 
 use crate::api::Api;
 use crate::api::fields::{Fields, missing};
+use crate::api::generation::whole;
 use crate::api::openai::shapes::random_id;
 use crate::api::plan::{Defaults, Delivery, Plan, Shared};
 use crate::api::sequences::Outcome;
@@ -73,7 +74,7 @@ fn plan(mut fields: Fields, defaults: Defaults) -> Result<Plan, ApiError> {
 async fn answer(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> {
     let max_tokens = plan.shared.max_tokens();
     let sequences = api.start(plan, &call).await?;
-    let outcomes = sequences.collect().await?;
+    let outcomes = whole(sequences, &call.log).await?;
     let outcome = outcomes.first().ok_or_else(|| ApiError::internal("a plan without a sequence"))?;
     Ok(success(&answer_data(outcome, max_tokens, call.arrived.elapsed().as_secs_f64())))
 }

@@ -182,7 +182,7 @@ async fn the_same_request_again_gives_the_same_events_without_computing() {
         let first = ask(&system, request.clone()).await;
         let again = ask(&system, request).await;
         assert_eq!((first.cache, again.cache), (Some(CacheOutcome::Miss), Some(CacheOutcome::Hit)));
-        assert_eq!((&again.deltas, &again.prompt), (&first.deltas, &first.prompt));
+        assert_eq!((again.whole(), &again.prompt), (first.whole(), &first.prompt));
         let (first, again) = (first.end.expect("finishes"), again.end.expect("finishes"));
         assert_eq!(again.reason, first.reason);
         assert_eq!(again.usage.prompt_tokens, first.usage.prompt_tokens);

@@ -104,7 +104,7 @@ impl<'a> Load<'a> {
     pub(super) fn every_request_ended_once(&self, log: &str) {
         let mut ends = BTreeMap::new();
         for line in log.lines().filter(|line| line.contains("request finished") && line.contains("chaos-")) {
-            let line: Value = serde_json::from_str(line).expect("the log is JSON");
+            let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             let id = line["request_id"].as_str().expect("a text").to_owned();
             assert_eq!(ends.insert(id.clone(), line["outcome"].clone()), None, "{id} ends twice");
         }

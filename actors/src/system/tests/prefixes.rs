@@ -3,7 +3,8 @@
 use super::*;
 use crate::boards::{backend as engine_board, kv_cache as cache_board};
 use crate::engine::protocol::MemoryKind;
-use crate::request::TenantId;
+
+use crate::request::{CacheMode, TenantId};
 
 /// A long prompt takes a second or two, long enough to be interrupted on a busy machine.
 fn slow_prefill() -> FakeSpec {
@@ -28,7 +29,7 @@ fn retained(system: &System) -> u64 {
 }
 
 async fn cached_tokens(system: &System, tenant: u32, prompt: &[Token]) -> u32 {
-    let request = GenerateRequest { tenant: TenantId(tenant), ..request(prompt, 1) };
+    let request = GenerateRequest { tenant: TenantId(tenant), cache: CacheMode::Bypass, ..request(prompt, 1) };
     let (_, finished) = collect(system.generate(request).await.expect("admitted")).await;
     finished.expect("finishes").usage.cached_tokens
 }
