@@ -143,7 +143,7 @@ mod model_files {
         use std::os::unix::fs::PermissionsExt;
         // Root may read it all the same, and then finds no model in it.
         let path = file("locked.gguf", b"none of your business");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).expect("it is ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).expect("it is ours");
         assert_refused(&path).await;
         std::fs::remove_file(&path).expect("it is ours");
     }
