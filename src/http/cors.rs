@@ -9,7 +9,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Method};
 
 /// Response headers that a page's script may read.
-const EXPOSED: &str = "x-request-id, openai-processing-ms, retry-after, x-should-retry, x-cache";
+const EXPOSED: &str = "x-request-id, openai-processing-ms, retry-after, retry-after-ms, x-should-retry, x-cache";
 
 /// How long a browser may remember a preflight.
 const MAX_AGE_SECONDS: &str = "600";
