@@ -27,8 +27,8 @@ pub use api_key::ApiKey;
 pub use problem::{ConfigError, Note, Origin, Problem};
 pub use report::documented_defaults;
 pub use sections::{
-    Backend, Cache, Chaos, Engine, EngineRestarts, Fake, LlamaCpp, LogFormat, Logging, Model, Resources, RootRestarts,
-    Scheduler, Server, Supervision,
+    Backend, Cache, Chaos, Engine, EngineRestarts, Fake, KvStore, LlamaCpp, LogFormat, Logging, Model, Resources,
+    RootRestarts, Scheduler, Server, Supervision,
 };
 pub use sources::{File, Flag, Sources};
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub resources: Resources,
     /// Finished answers kept for equal requests.
     pub cache: Cache,
+    /// Prefixes in files.
+    pub kv_store: KvStore,
     /// The engine.
     pub backend: Backend,
     /// When actors are restarted.

@@ -18,7 +18,7 @@ use crate::boards::backend as board;
 use crate::engine::host::{EngineFault, EngineHost, HostError, HostKind};
 use crate::engine::protocol::{
     AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput,
-    TextPart, Token,
+    StoredPrefix, TextPart, Token,
 };
 use crate::engine::spec::EngineSpec;
 use crate::kv_cache::KvCacheMsg;
@@ -282,8 +282,9 @@ impl BackendState {
             EngineEvent::Step(output) => self.on_step(*output),
             EngineEvent::Ended(ended) => self.on_ended(ended),
             EngineEvent::Started { epoch, request, reused } => self.on_started(epoch, request, reused),
-            EngineEvent::Inventory { epoch, sequences } => {
-                self.on_inventory(epoch, sequences);
+            EngineEvent::Inventory { epoch, sequences, files } => self.on_inventory(epoch, sequences, files),
+            EngineEvent::Files { epoch, stored, gone } => {
+                let _ = self.wiring.kv_cache.cast(KvCacheMsg::Files { epoch, stored, gone });
             }
             EngineEvent::CellsShort { epoch, needed } => {
                 self.tell_scheduler(SchedulerMsg::CellsShort { epoch, needed })
@@ -375,10 +376,10 @@ impl BackendState {
         }
     }
 
-    fn on_inventory(&self, epoch: Epoch, sequences: Vec<Held>) {
+    fn on_inventory(&self, epoch: Epoch, sequences: Vec<Held>, files: Vec<StoredPrefix>) {
         if let Some(scheduler) = self.scheduler.clone() {
             // Undeliverable: the kv-cache is down, and the scheduler will be restarted after it.
-            let _ = self.wiring.kv_cache.cast(KvCacheMsg::Inventory { epoch, sequences, scheduler });
+            let _ = self.wiring.kv_cache.cast(KvCacheMsg::Inventory { epoch, sequences, files, scheduler });
         }
     }
 

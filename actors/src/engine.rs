@@ -6,6 +6,7 @@
 mod progress;
 pub mod protocol;
 pub mod spec;
+pub(crate) mod store;
 
 pub mod model;
 

@@ -15,7 +15,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 
 use self::index::{Budget, PrefixIndex, Wanted};
 use crate::boards::kv_cache as board;
-use crate::engine::protocol::{Epoch, Held, RequestId, SequenceId};
+use crate::engine::protocol::{Epoch, FileId, Held, RequestId, SequenceId, StoredPrefix};
 use crate::scheduler::{SchedulerMsg, SchedulerRef};
 use crate::supervision::mailbox;
 use crate::wiring::Wiring;
@@ -32,8 +32,19 @@ pub enum KvCacheMsg {
         epoch: Epoch,
         /// Sequences with KV.
         sequences: Vec<Held>,
+        /// KV files.
+        files: Vec<StoredPrefix>,
         /// That scheduler; gets all answers from now on.
         scheduler: SchedulerRef,
+    },
+    /// From the backend: KV files have come or gone.
+    Files {
+        /// Epoch of the engine's state.
+        epoch: Epoch,
+        /// New ones.
+        stored: Vec<StoredPrefix>,
+        /// Those that are no more.
+        gone: Vec<FileId>,
     },
     /// From the scheduler: a sequence for a request. Answered by `SchedulerMsg::Reserved`.
     Reserve {
@@ -132,10 +143,11 @@ impl KvCache {
     ) -> Result<(), ActorProcessingErr> {
         let _handling = mailbox::handling();
         match message {
-            KvCacheMsg::Inventory { epoch, sequences, scheduler } => {
-                state.on_inventory(epoch, sequences, scheduler);
+            KvCacheMsg::Inventory { epoch, sequences, files, scheduler } => {
+                state.on_inventory(epoch, sequences, files, scheduler);
             }
             message if message.epoch() != state.epoch => {}
+            KvCacheMsg::Files { stored, gone, .. } => state.index.files_changed(stored, &gone),
             KvCacheMsg::Reserve { request, wanted, .. } => state.on_reserve(request, wanted),
             KvCacheMsg::Computed { sequence, tokens, .. } => state.index.computed(sequence, tokens),
             KvCacheMsg::Release { held, .. } => state.on_release(held),
@@ -151,6 +163,7 @@ impl KvCacheMsg {
     fn epoch(&self) -> Epoch {
         match self {
             Self::Inventory { epoch, .. }
+            | Self::Files { epoch, .. }
             | Self::Reserve { epoch, .. }
             | Self::Computed { epoch, .. }
             | Self::Release { epoch, .. }
@@ -161,13 +174,13 @@ impl KvCacheMsg {
 }
 
 impl KvCacheState {
-    fn on_inventory(&mut self, epoch: Epoch, sequences: Vec<Held>, scheduler: SchedulerRef) {
+    fn on_inventory(&mut self, epoch: Epoch, sequences: Vec<Held>, files: Vec<StoredPrefix>, scheduler: SchedulerRef) {
         if epoch < self.epoch {
             return;
         }
         self.epoch = epoch;
         self.scheduler = Some(scheduler);
-        self.index.refill(sequences);
+        self.index.refill(sequences, files);
         self.tell(SchedulerMsg::CacheReady { epoch });
     }
 

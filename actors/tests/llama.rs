@@ -197,6 +197,26 @@ fn a_truncated_sequence_continues_like_a_fresh_one() {
 }
 
 #[test]
+fn a_state_in_bytes_continues_like_a_fresh_one_and_a_damaged_one_leaves_nothing() {
+    let mut engine = engine();
+    let fresh = greedy_from_scratch(&mut engine, PROMPT, 64);
+    let tokens = tokenize(&*engine.vocabulary(), PROMPT);
+    greedy(&mut engine, &mut Sequence::new(0, &tokens), 64, 1);
+    let len = u32::try_from(tokens.len()).expect("short");
+    let state = engine.save(0).expect("a state");
+    assert!(engine.truncate(0, 0));
+    for damaged in [&state[..0], &state[..state.len() - 1], &state[..state.len() / 2], &[0xff; 4000]] {
+        assert!(!engine.restore(3, damaged, len));
+    }
+    assert!(!engine.restore(3, &state, len + 1), "of so many tokens it is not");
+    assert!(!engine.restore(8, &state, len), "no such sequence");
+    assert!(engine.restore(3, &state, len));
+    assert!(engine.truncate(3, len - 1));
+    let mut sequence = Sequence { id: 3, tokens, computed: len as usize - 1 };
+    assert_eq!(greedy(&mut engine, &mut sequence, 64, 20), fresh);
+}
+
+#[test]
 fn truncating_beyond_the_end_empties_the_sequence() {
     let mut engine = engine();
     let tokens = tokenize(&*engine.vocabulary(), PROMPT);

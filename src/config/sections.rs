@@ -132,6 +132,17 @@ section! {
 }
 
 section! {
+    /// Prefixes in files, which outlive the engine and the server.
+    pub struct KvStore at (kv_store) {
+        /// Folder of the files, which nobody but its owner may enter: in a tmpfs they outlive the server, on a disk the
+        /// machine's next start. Unset: no files.
+        path: Option<PathBuf> = None, Rule::Text(rule::not_empty);
+        /// Most MiB of files of the model that is served.
+        max_mb: u64 = 4096, Rule::Integer(1, 1 << 30);
+    }
+}
+
+section! {
     /// The engine.
     pub struct Backend at (backend) {
         /// Where llama.cpp runs: in a process of its own, whose death no request notices, or in a thread of the server;
@@ -283,6 +294,7 @@ pub(super) const SECTIONS: &[&[Key]] = &[
     Scheduler::KEYS,
     Resources::KEYS,
     Cache::KEYS,
+    KvStore::KEYS,
     Backend::KEYS,
     LlamaCpp::KEYS,
     Fake::KEYS,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cllm_actors::chaos::ChaosOptions;
 use cllm_actors::engine::host::{HostKind, ProcessOptions};
-use cllm_actors::engine::spec::{EngineSpec, FakeSpec, LlamaSpec};
+use cllm_actors::engine::spec::{EngineSpec, FakeSpec, KvStoreSpec, LlamaSpec};
 use cllm_actors::request::Deadlines;
 use cllm_actors::supervision::{Backoff, Intensity, Rules, Strategy, WhenExhausted};
 use cllm_actors::system::SystemArgs;
@@ -85,6 +85,11 @@ impl Config {
         }
     }
 
+    fn kv_store(&self) -> Option<KvStoreSpec> {
+        let path = self.kv_store.path.clone()?;
+        Some(KvStoreSpec { path, max_bytes: self.kv_store.max_mb << 20 })
+    }
+
     fn llama_spec(&self) -> LlamaSpec {
         let llama = self.backend.llama_cpp.clone();
         LlamaSpec {
@@ -106,6 +111,7 @@ impl Config {
             split_mode: llama.split_mode,
             tensor_split: llama.tensor_split,
             devices: llama.devices,
+            kv_store: self.kv_store(),
         }
     }
 
@@ -125,6 +131,7 @@ impl Config {
             alphabet: fake.alphabet,
             poison: fake.poison,
             hang: fake.hang,
+            kv_store: self.kv_store(),
             ..FakeSpec::default()
         }
     }

@@ -17,6 +17,7 @@ mod engine_process;
 mod errors;
 mod failures;
 mod isolation;
+mod kv_files;
 mod priorities;
 mod start;
 mod tidy;

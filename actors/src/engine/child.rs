@@ -29,6 +29,9 @@ const BEAT: Duration = Duration::from_millis(250);
 /// How long the engine gets to free its model once nobody wants it any more.
 const FREE_DEADLINE: Duration = Duration::from_millis(200);
 
+/// The same when KV files are to be written first.
+const STORE_DEADLINE: Duration = Duration::from_secs(8);
+
 /// Runs the engine, and nothing else, if this process was started as an engine process by the process host; to be
 /// called first in `main`, whose exit code it gives. In any other process it does nothing and returns `None`.
 pub fn run_if_child() -> Option<ExitCode> {
@@ -53,6 +56,7 @@ fn run() -> io::Result<ExitCode> {
     let Some(ToEngine::Start(spec)) = input.read()? else {
         return Err(io::Error::other("the first frame is no start"));
     };
+    let deadline = if spec.kv_store().is_some() { STORE_DEADLINE } else { FREE_DEADLINE };
     let (ended, end) = bounded(2);
     let progress = Progress::default();
     let occupancy: Occupancy = Arc::new(EndSignal(ended.clone()));
@@ -61,7 +65,7 @@ fn run() -> io::Result<ExitCode> {
     let host = ThreadHost::start(spec, occupancy, event_sink(&out, ended, loading, &progress), progress.clone())?;
     std::thread::Builder::new().name("cllm-engine-in".to_owned()).spawn({
         let end = end.clone();
-        move || take_commands(input, host, &end)
+        move || take_commands(input, host, &end, deadline)
     })?;
     Ok(beat_until_the_end(&out, &progress, &end))
 }
@@ -126,7 +130,12 @@ impl Drop for EndSignal {
 }
 
 /// Hands commands over until the server closes the pipe or is gone; then the process ends, whatever the engine does.
-fn take_commands(mut input: FrameReader<BufReader<Stdin>>, host: ThreadHost, end: &Receiver<ExitCode>) {
+fn take_commands(
+    mut input: FrameReader<BufReader<Stdin>>,
+    host: ThreadHost,
+    end: &Receiver<ExitCode>,
+    deadline: Duration,
+) {
     while let Ok(Some(ToEngine::Command(command))) = input.read() {
         if let Err(error) = host.send(command) {
             eprintln!("ERROR {error}");
@@ -134,7 +143,7 @@ fn take_commands(mut input: FrameReader<BufReader<Stdin>>, host: ThreadHost, end
         }
     }
     drop(host);
-    let _ = end.recv_timeout(FREE_DEADLINE);
+    let _ = end.recv_timeout(deadline);
     // In mid-decode there is nobody to ask, and no destructor may run beside a decode.
     std::process::abort();
 }

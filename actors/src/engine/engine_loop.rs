@@ -4,6 +4,7 @@
 //! verifies what the scheduler advises and keeps every rule of the model whatever it is told.
 
 mod admit;
+mod files;
 pub(crate) mod plan;
 pub(crate) mod slot;
 #[cfg(test)]
@@ -23,9 +24,13 @@ use crate::engine::protocol::{
     EndReason, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput, Waiting,
 };
 use crate::engine::sample_rows::RowSampler;
+use crate::engine::store::Store;
 
 /// How long a step that freed a place waits for the request that takes it.
 const PLACE_WAIT: Duration = Duration::from_millis(1);
+
+/// How often an idle loop looks whether a KV file is written.
+const WRITER_WAIT: Duration = Duration::from_millis(20);
 
 /// Limits until the scheduler sends its own.
 const DEFAULT_LIMITS: Limits = Limits { step_tokens: 256, prefill_wait_ms: 0, waiting: Waiting::Nobody };
@@ -47,6 +52,7 @@ pub(crate) struct EngineLoop<M, E> {
     announced: Vec<RequestId>,
     cells: Cells,
     place_freed: bool,
+    store: Option<Store>,
 }
 
 /// Whether the context has room, as far as the last decode showed.
@@ -91,17 +97,26 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             announced: Vec::with_capacity(n_seq_max),
             cells: Cells::Enough,
             place_freed: false,
+            store: None,
             model,
             emit,
         }
+    }
+
+    /// With KV files.
+    pub(crate) fn with_store(mut self, store: Option<Store>) -> Self {
+        self.store = store;
+        self
     }
 
     /// Runs until told to stop.
     pub(crate) fn run(mut self, commands: &Receiver<EngineCommand>) -> Exit {
         loop {
             if let Flow::Stop = self.take_commands(commands) {
+                self.store_all();
                 return Exit::Stopped;
             }
+            self.tell_files();
             if let Err(cause) = self.step() {
                 return Exit::Failed(cause);
             }
@@ -129,15 +144,27 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn wait_for_command(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         let waiting = std::mem::take(&mut self.place_freed) && self.limits.waiting == Waiting::Somebody;
         if !self.has_work() {
-            return match commands.recv() {
-                Ok(command) => self.apply(command),
-                Err(_) => Flow::Stop,
-            };
+            return self.idle(commands);
         }
         if !waiting {
             return Flow::Continue;
         }
         match commands.recv_timeout(PLACE_WAIT) {
+            Ok(command) => self.apply(command),
+            Err(RecvTimeoutError::Timeout) => Flow::Continue,
+            Err(RecvTimeoutError::Disconnected) => Flow::Stop,
+        }
+    }
+
+    fn idle(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
+        // What the writer has written is told without anybody asking.
+        let writes = self.store.as_ref().is_some_and(Store::is_busy);
+        let command = if writes {
+            commands.recv_timeout(WRITER_WAIT)
+        } else {
+            commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        match command {
             Ok(command) => self.apply(command),
             Err(RecvTimeoutError::Timeout) => Flow::Continue,
             Err(RecvTimeoutError::Disconnected) => Flow::Stop,
@@ -179,7 +206,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             .map(|(at, slot)| (at as SequenceId, slot.tenant, slot.cached().to_vec()))
             .map(|(sequence, tenant, tokens)| Held { sequence, tenant, tokens })
             .collect();
-        (self.emit)(EngineEvent::Inventory { epoch, sequences });
+        let files = self.stored();
+        (self.emit)(EngineEvent::Inventory { epoch, sequences, files });
     }
 
     fn cancel(&mut self, epoch: Epoch, request: RequestId) {
@@ -203,10 +231,13 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     }
 
     fn evict(&mut self, epoch: Epoch, sequence: SequenceId) {
-        let Some(slot) = self.slots.get_mut(sequence as usize) else { return };
+        let Some(slot) = self.slots.get(sequence as usize) else { return };
         if epoch != self.epoch || slot.run.is_some() {
             return;
         }
+        self.store_evicted(sequence);
+        let slot = &mut self.slots[sequence as usize];
+        slot.proven = false;
         slot.tokens.clear();
         slot.n_cached = 0;
         self.model.truncate(sequence, 0);

@@ -147,6 +147,29 @@ impl Model for FakeModel {
         can_be_cut || whole || from == 0
     }
 
+    fn fingerprint(&self) -> String {
+        let FakeSpec { alphabet, end_every, memory, .. } = &self.spec;
+        format!("fake {alphabet:?} {end_every:?} {memory:?} {}", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
+        let sequence = self.sequences.get(sequence as usize)?;
+        let pairs = sequence.tokens.iter().zip(&sequence.hashes);
+        Some(pairs.flat_map(|(token, hash)| [i64::from(*token).to_le_bytes(), hash.to_le_bytes()].concat()).collect())
+    }
+
+    fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool {
+        let (words, rest) = state.as_chunks::<8>();
+        let fits = self.cells_used() + tokens as usize <= self.spec.n_ctx as usize;
+        if !fits || !rest.is_empty() || words.len() != 2 * tokens as usize {
+            return false;
+        }
+        let restored = &mut self.sequences[sequence as usize];
+        restored.tokens = words.iter().step_by(2).map(|word| i64::from_le_bytes(*word) as Token).collect();
+        restored.hashes = words.iter().skip(1).step_by(2).map(|word| u64::from_le_bytes(*word)).collect();
+        true
+    }
+
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
         let mut copy = self.sequences[from as usize].clone();
         if self.spec.memory != MemoryKind::Attention && copy.tokens.len() != tokens as usize {

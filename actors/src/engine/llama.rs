@@ -43,6 +43,7 @@ use weights::Weights;
 /// A loaded model with its context. Lives on the thread that loaded it.
 pub struct LlamaEngine {
     info: ModelInfo,
+    fingerprint: String,
     vocabulary: Arc<LlamaVocabulary>,
     context: Context,
 }
@@ -82,7 +83,7 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
         .map_err(|reason| LoadError::Model { path: spec.path.clone(), reason })?;
     let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
     let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };
-    Ok(LlamaEngine { info: info::info(&loaded), vocabulary, context })
+    Ok(LlamaEngine { info: info::info(&loaded), fingerprint: fingerprint(spec), vocabulary, context })
 }
 
 impl Model for LlamaEngine {
@@ -110,9 +111,38 @@ impl Model for LlamaEngine {
         self.context.truncate(sequence, from)
     }
 
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
+        self.context.save(sequence)
+    }
+
+    fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool {
+        self.context.restore(sequence, state, tokens)
+    }
+
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
         self.context.copy(from, to, tokens)
     }
+}
+
+/// Bytes at the beginning of a model file that tell it from others of the same size and age.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// What the KV of this model in this context depends on. llama.cpp does not check the weights when a state is loaded.
+fn fingerprint(spec: &LlamaSpec) -> String {
+    let mut head = Vec::new();
+    let looked_at = std::fs::File::open(&spec.path).and_then(|file| {
+        std::io::Read::read_to_end(&mut std::io::Read::take(&file, HEAD_BYTES), &mut head)?;
+        let metadata = file.metadata()?;
+        Ok((metadata.len(), metadata.modified()?))
+    });
+    let head = crate::engine::store::file::hash(&head);
+    let LlamaSpec { type_k, type_v, flash_attn, .. } = spec;
+    let build = concat!(env!("CARGO_PKG_VERSION"), " llama-cpp-sys-2 0.1.161");
+    format!("{looked_at:?} {head:016x} {type_k:?} {type_v:?} {flash_attn:?} unified {build}")
 }
 
 /// Reads the header and checks that the file, and every further file of a split model, is whole.

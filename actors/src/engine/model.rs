@@ -30,6 +30,15 @@ pub trait Model {
     /// trimmed there, nothing sensible is left, empty it.
     fn truncate(&mut self, sequence: SequenceId, from: u32) -> bool;
 
+    /// What the KV of a sequence depends on beside its tokens: weights, parameters of the context, build.
+    fn fingerprint(&self) -> String;
+
+    /// The state of a sequence in bytes; `None` if it cannot be had.
+    fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>>;
+
+    /// Fills an empty sequence with a state of so many tokens. False: not possible, it is empty.
+    fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool;
+
     /// Copies the KV of the first `tokens` tokens of `from` into the empty sequence `to`. False: not possible, `to` is empty.
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool;
 }

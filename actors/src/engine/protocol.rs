@@ -18,6 +18,9 @@ pub type RequestId = u64;
 /// A KV sequence of the context, `0..n_seq_max`.
 pub type SequenceId = u32;
 
+/// A KV file, by a number that the engine gives; another engine gives it another one.
+pub type FileId = u32;
+
 /// The incarnation of the scheduler that a command or event belongs to; grows with every restart.
 pub type Epoch = u64;
 
@@ -118,6 +121,17 @@ pub struct Held {
     pub tokens: Vec<Token>,
 }
 
+/// A prefix in a KV file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPrefix {
+    /// The file.
+    pub file: FileId,
+    /// Whose request computed it.
+    pub tenant: TenantId,
+    /// Its tokens.
+    pub tokens: Vec<Token>,
+}
+
 /// Where a prefix of a new sequence's tokens lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Placement {
@@ -129,6 +143,13 @@ pub enum Placement {
     Copy {
         /// The sequence to copy from; stays as it is.
         from: SequenceId,
+        /// How many tokens.
+        tokens: u32,
+    },
+    /// In a KV file, from which the own sequence is filled.
+    Restore {
+        /// The file.
+        file: FileId,
         /// How many tokens.
         tokens: u32,
     },
@@ -202,6 +223,17 @@ pub enum EngineEvent {
         epoch: Epoch,
         /// Sequences with KV.
         sequences: Vec<Held>,
+        /// KV files.
+        files: Vec<StoredPrefix>,
+    },
+    /// KV files have come or gone.
+    Files {
+        /// Epoch of the running scheduler.
+        epoch: Epoch,
+        /// New ones.
+        stored: Vec<StoredPrefix>,
+        /// Those that are no more.
+        gone: Vec<FileId>,
     },
     /// A sequence was accepted.
     Started {

@@ -16,6 +16,16 @@ pub enum EngineSpec {
     Fake(FakeSpec),
 }
 
+impl EngineSpec {
+    /// Where prefixes outlive the engine.
+    pub(crate) fn kv_store(&self) -> Option<&KvStoreSpec> {
+        match self {
+            Self::Llama(spec) => spec.kv_store.as_ref(),
+            Self::Fake(spec) => spec.kv_store.as_ref(),
+        }
+    }
+}
+
 /// Parameters of llama.cpp. Field names are llama.cpp's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LlamaSpec {
@@ -55,6 +65,8 @@ pub struct LlamaSpec {
     pub tensor_split: Vec<f32>,
     /// Names of the ggml devices to use; empty: all.
     pub devices: Vec<String>,
+    /// Where prefixes outlive the engine. Default nowhere.
+    pub kv_store: Option<KvStoreSpec>,
 }
 
 impl LlamaSpec {
@@ -79,6 +91,7 @@ impl LlamaSpec {
             split_mode: SplitMode::Layer,
             tensor_split: Vec::new(),
             devices: Vec::new(),
+            kv_store: None,
         }
     }
 }
@@ -156,6 +169,17 @@ pub struct FakeSpec {
     pub hang: Option<String>,
     /// What it poses as. Default plain attention; as a recurrent model it spoils what is cut or copied in the middle.
     pub memory: MemoryKind,
+    /// Where prefixes outlive the engine. Default nowhere.
+    pub kv_store: Option<KvStoreSpec>,
+}
+
+/// KV files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvStoreSpec {
+    /// Their folder, made if need be; nobody but its owner may enter it.
+    pub path: PathBuf,
+    /// Most bytes of files with this engine's model in it.
+    pub max_bytes: u64,
 }
 
 impl Default for FakeSpec {
@@ -175,6 +199,7 @@ impl Default for FakeSpec {
             poison: None,
             hang: None,
             memory: MemoryKind::Attention,
+            kv_store: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::radix::{Holding, Match, RadixTree};
 use super::retention::{Demand, Retention, Worth};
-use crate::engine::protocol::{Held, MemoryKind, Placement, SequenceId, Token};
+use crate::engine::protocol::{FileId, Held, MemoryKind, Placement, SequenceId, StoredPrefix, Token};
 use crate::request::TenantId;
 
 pub use super::retention::Budget;
@@ -18,11 +18,16 @@ const MIN_SHARED: usize = 8;
 /// A prefix that shared so many tokens with a later request is one that somebody came back to.
 const COSTLY_SHARED: usize = 64;
 
+/// A file is read if it saves so many tokens more than what lies in the context.
+const WORTH_READING: usize = 64;
+
 /// The index.
 #[derive(Debug)]
 pub struct PrefixIndex {
     memory: MemoryKind,
     tree: RadixTree,
+    /// KV files, by their numbers.
+    files: RadixTree,
     sequences: Vec<Sequence>,
     retention: Retention,
 }
@@ -86,13 +91,21 @@ impl PrefixIndex {
     /// All sequences empty.
     pub fn new(n_seq_max: u32, budget: Budget, memory: MemoryKind) -> Self {
         let sequences = vec![Sequence::EMPTY; n_seq_max as usize];
-        Self { memory, tree: RadixTree::default(), sequences, retention: Retention::new(budget) }
+        Self {
+            memory,
+            tree: RadixTree::default(),
+            files: RadixTree::default(),
+            sequences,
+            retention: Retention::new(budget),
+        }
     }
 
     /// Starts over from what the engine holds; nothing runs. The budget waits for the next release: until then those
     /// that were running come back for their prefixes.
-    pub fn refill(&mut self, inventory: Vec<Held>) {
+    pub fn refill(&mut self, inventory: Vec<Held>, files: Vec<StoredPrefix>) {
         self.tree = RadixTree::default();
+        self.files = RadixTree::default();
+        self.files_changed(files, &[]);
         self.sequences.fill(Sequence::EMPTY);
         for Held { sequence, tenant, tokens } in inventory {
             if (sequence as usize) < self.sequences.len() {
@@ -101,10 +114,21 @@ impl PrefixIndex {
         }
     }
 
+    /// KV files have come or gone.
+    pub fn files_changed(&mut self, stored: Vec<StoredPrefix>, gone: &[FileId]) {
+        for StoredPrefix { file, tenant, tokens } in stored {
+            self.files.insert(file, tenant, &tokens, Holding::Retained);
+        }
+        gone.iter().for_each(|file| self.files.remove(*file));
+    }
+
     /// Gives a request its sequence: the longest matching prefix in place if it continues all of it, else a copy
     /// into a spare sequence. `None`: every sequence is busy.
     pub fn reserve(&mut self, wanted: Wanted) -> Option<Reservation> {
         let best = if wanted.reuse == Reuse::Allowed { self.best_match(&wanted) } else { None };
+        if let Some(reservation) = self.restored(&wanted, best.map_or(0, |best| best.shared)) {
+            return Some(reservation);
+        }
         let Some(Match { holder, shared }) = best else {
             let spare = self.spare(None)?;
             return Some(self.occupy(spare, wanted, Placement::Fresh, 0));
@@ -173,6 +197,27 @@ impl PrefixIndex {
     /// Retained sequences and the tokens in them, a prefix that several share counted once.
     pub fn retained(&self) -> (usize, usize) {
         (self.retained_sequences().count(), self.tree.retained_tokens())
+    }
+
+    /// A sequence that is filled from a file, if one has much more of the request's tokens than the context.
+    fn restored(&mut self, wanted: &Wanted, in_context: usize) -> Option<Reservation> {
+        if wanted.reuse == Reuse::Forbidden {
+            return None;
+        }
+        let found = match self.memory {
+            MemoryKind::Attention => self.files.longest(wanted.tenant, &wanted.tokens, |_| true),
+            MemoryKind::Recurrent => {
+                let most = wanted.tokens.len().saturating_sub(1);
+                self.files.longest_whole(wanted.tenant, &wanted.tokens[..most], |_| true)
+            }
+            MemoryKind::None => None,
+        };
+        let Match { holder: file, shared } = found.filter(|found| found.shared >= in_context + WORTH_READING)?;
+        let spare = self.spare(None)?;
+        let placement = Placement::Restore { file, tokens: shared as u32 };
+        let reservation = self.occupy(spare, wanted.clone(), placement, shared);
+        self.sequences[spare as usize].worth = Worth::NEW.with_demand_of(Worth::WANTED);
+        Some(reservation)
     }
 
     fn best_match(&self, wanted: &Wanted) -> Option<Match> {

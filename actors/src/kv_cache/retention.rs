@@ -51,6 +51,9 @@ impl Worth {
     /// Of a sequence that was never used.
     pub(crate) const NEW: Self = Self { value: 0, used_at: 0, demand: Demand::None };
 
+    /// Of one that somebody came back to.
+    pub(crate) const WANTED: Self = Self { demand: Demand::Proven, ..Self::NEW };
+
     /// Whether so many tokens are cheap to compute again and nobody came back to them.
     pub(crate) fn is_cheap(&self, tokens: usize) -> bool {
         self.demand == Demand::None && tokens < COSTLY_TOKENS

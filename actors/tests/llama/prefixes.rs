@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cllm_actors::boards::{backend, kv_cache};
-use cllm_actors::engine::spec::{EngineSpec, LlamaSpec};
+use cllm_actors::engine::spec::{EngineSpec, KvStoreSpec, LlamaSpec};
 use cllm_actors::request::Usage;
 use cllm_actors::{GenerateRequest, GenerationEvent, Prompt, System};
 use futures_util::StreamExt;
@@ -89,4 +89,27 @@ async fn an_equal_new_prefix_is_prefilled_once_and_each_gets_its_own_text() {
     assert!(missing[3] >= 140, "somebody has to: {missing:?}");
     assert!(missing[2] <= 5, "{missing:?}");
     system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_system_finds_what_the_last_one_has_computed() {
+    let path = std::env::temp_dir().join(format!("cllm-llama-kv-{}", std::process::id()));
+    let spec = LlamaSpec {
+        n_ctx: Some(2048),
+        max_context_length: 1024,
+        n_batch: 256,
+        kv_store: Some(KvStoreSpec { path: path.clone(), max_bytes: 1 << 30 }),
+        ..spec()
+    };
+    let first = start("llama-files-1", spec.clone()).await;
+    assert_eq!(run(&first, prompt(90, 0)).await.1.cached_tokens, 0);
+    first.stop().await;
+    let second = start("llama-files-2", spec).await;
+    let (text, usage) = run(&second, prompt(90, 0)).await;
+    let (other_text, other_usage) = run(&second, prompt(90, 1)).await;
+    second.stop().await;
+    let _ = std::fs::remove_dir_all(&path);
+    assert!(text.starts_with(" Paris") && other_text.starts_with(" Berlin"), "{text}, {other_text}");
+    assert_eq!(usage.cached_tokens, usage.prompt_tokens - 1);
+    assert!(other_usage.prompt_tokens - other_usage.cached_tokens <= 5, "what is common, whatever comes after it");
 }

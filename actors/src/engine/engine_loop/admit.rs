@@ -8,6 +8,9 @@ use crate::engine::model::Model;
 use crate::engine::protocol::{Admit, EndReason, Ended, EngineEvent, MemoryKind, Placement, SequenceId, Token};
 use crate::engine::sampler::Sampler;
 
+/// A prefix that served so many tokens of another request is one that somebody came back to.
+const PROVEN_TOKENS: usize = 64;
+
 impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// Starts a sequence, or ends it at once as refused.
     pub(super) fn admit(&mut self, admit: Admit) {
@@ -59,6 +62,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     fn occupied_slot(&self, admit: Admit, reused: usize) -> Slot {
         let prompt_len = admit.prompt_len as usize;
+        let proven = reused >= PROVEN_TOKENS;
         let room = self.model.info().n_ctx_seq as usize - admit.tokens.len();
         let sampler = Sampler::new(&admit.sampling, &admit.tokens, prompt_len, &self.vocabulary);
         let max_new_tokens = admit.max_new_tokens.min(room as u32);
@@ -69,6 +73,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             tokens,
             n_cached: reused,
             tenant: admit.tenant,
+            proven,
             run: Some(Run {
                 request: admit.request,
                 prompt_len,
@@ -94,6 +99,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             Placement::Fresh => 0,
             Placement::InPlace => self.keep_in_place(admit, most),
             Placement::Copy { from, tokens } => self.copy_from(admit, from, most.min(tokens as usize)),
+            Placement::Restore { file, tokens } => self.restore(admit, file, most.min(tokens as usize)),
         };
         if kept == 0 {
             self.empty(admit.sequence);
@@ -114,7 +120,9 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
         let kept = self.usable(source, admit, most);
         self.empty(admit.sequence);
-        if kept > 0 && self.model.copy(from, admit.sequence, kept as u32) { kept } else { 0 }
+        let copied = kept > 0 && self.model.copy(from, admit.sequence, kept as u32);
+        self.slots[from as usize].proven |= copied && kept >= PROVEN_TOKENS;
+        if copied { kept } else { 0 }
     }
 
     /// How much of a slot's KV may serve a request: under the rules of the model's memory, and none of another tenant's.
@@ -129,11 +137,12 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
-    fn empty(&mut self, sequence: SequenceId) {
+    pub(super) fn empty(&mut self, sequence: SequenceId) {
         self.model.truncate(sequence, 0);
         let slot = &mut self.slots[sequence as usize];
         slot.tokens.clear();
         slot.n_cached = 0;
+        slot.proven = false;
         self.cells_freed();
     }
 }

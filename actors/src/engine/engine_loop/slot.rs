@@ -15,6 +15,8 @@ pub(crate) struct Slot {
     pub(crate) n_cached: usize,
     /// Whose tokens they are.
     pub(crate) tenant: TenantId,
+    /// Somebody has come back to them.
+    pub(crate) proven: bool,
     /// The request, if one runs.
     pub(crate) run: Option<Run>,
 }

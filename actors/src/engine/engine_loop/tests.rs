@@ -242,7 +242,10 @@ fn reset_ends_silently_keeps_kv_and_ignores_the_old_epoch() {
     let held = Held { sequence: 4, tenant: TenantId::NOBODY, tokens: kept };
     let inventories: Vec<EngineEvent> =
         engine.events.borrow().iter().filter(|event| matches!(event, EngineEvent::Inventory { .. })).cloned().collect();
-    assert_eq!(inventories.last(), Some(&EngineEvent::Inventory { epoch: 2, sequences: vec![held] }));
+    assert_eq!(
+        inventories.last(),
+        Some(&EngineEvent::Inventory { epoch: 2, sequences: vec![held], files: Vec::new() })
+    );
 }
 
 #[test]
@@ -385,7 +388,11 @@ fn a_reset_tells_whose_the_tokens_are() {
     engine.run_dry();
     engine.apply(EngineCommand::Reset { epoch: 2 });
     let held = Held { sequence: 3, tenant: TenantId(9), tokens: prompt(1, 50) };
-    assert!(engine.events.borrow().contains(&EngineEvent::Inventory { epoch: 2, sequences: vec![held] }));
+    assert!(engine.events.borrow().contains(&EngineEvent::Inventory {
+        epoch: 2,
+        sequences: vec![held],
+        files: Vec::new()
+    }));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::engine::model::{Model, Vocabulary};
 use crate::engine::progress::Progress;
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
+use crate::engine::store::Store;
 use crate::engine::vocabulary_thread;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
@@ -99,7 +100,7 @@ fn run_engine(
     sink: &EventSink,
 ) -> Exit {
     match spec {
-        EngineSpec::Fake(fake) => serve(FakeModel::load(fake), commands, publish, progress, sink),
+        EngineSpec::Fake(fake) => serve(FakeModel::load(fake), spec, commands, publish, progress, sink),
         #[cfg(feature = "llama")]
         EngineSpec::Llama(llama) => {
             let on_progress = |progress| {
@@ -108,7 +109,7 @@ fn run_engine(
                 !matches!(commands.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
             };
             let model = crate::engine::llama::load(llama, on_progress).map_err(|error| error.to_string());
-            serve(model, commands, publish, progress, sink)
+            serve(model, spec, commands, publish, progress, sink)
         }
         #[cfg(not(feature = "llama"))]
         EngineSpec::Llama(_) => {
@@ -121,6 +122,7 @@ fn run_engine(
 
 fn serve<M: Model>(
     model: Result<M, String>,
+    spec: &EngineSpec,
     commands: &Receiver<EngineCommand>,
     publish: &PublishVocabulary,
     progress: &Progress,
@@ -136,7 +138,8 @@ fn serve<M: Model>(
     // Fails only if the vocabulary thread is gone, which its own guard has reported.
     let _ = publish.send(model.vocabulary());
     sink(EngineEvent::Loaded(Box::new(model.info().clone())));
-    EngineLoop::new(model, progress.clone(), |event| sink(event)).run(commands)
+    let store = spec.kv_store().and_then(|kv_store| Store::open(kv_store, &model.fingerprint()));
+    EngineLoop::new(model, progress.clone(), |event| sink(event)).with_store(store).run(commands)
 }
 
 /// Runs a thread's work and turns a failure or a panic into the last event.

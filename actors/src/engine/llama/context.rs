@@ -180,6 +180,27 @@ impl Context {
         self.keep_if(self.holds(target, tokens), target)
     }
 
+    /// See `Model::save`.
+    pub(super) fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
+        let id = self.checked(sequence).filter(|_| self.handle().is_some())?;
+        // SAFETY: the context is alive and this thread's, and the id is in range; exceptions are caught inside.
+        let bytes = unsafe { sys::llama_state_seq_get_size_ext(self.ctx.as_ptr(), id, 0) };
+        let mut state = vec![0; bytes];
+        // SAFETY: as above; llama.cpp writes at most `bytes` bytes, which are there.
+        let written = unsafe { sys::llama_state_seq_get_data_ext(self.ctx.as_ptr(), state.as_mut_ptr(), bytes, id, 0) };
+        (bytes > 0 && written == bytes).then_some(state)
+    }
+
+    /// See `Model::restore`. Bytes that llama.cpp does not understand leave the sequence empty.
+    pub(super) fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool {
+        let Some(id) = self.checked(sequence).filter(|_| self.handle().is_some()) else { return false };
+        self.wipe(id);
+        // SAFETY: the context is alive and this thread's, and the id is in range; llama.cpp reads at most the length of
+        // `state`, checks it, and catches its own exceptions.
+        let read = unsafe { sys::llama_state_seq_set_data_ext(self.ctx.as_ptr(), state.as_ptr(), state.len(), id, 0) };
+        self.keep_if(read == state.len() && self.holds(id, tokens), id)
+    }
+
     /// Empties a sequence that is not as it should be; returns `sound`.
     fn keep_if(&mut self, sound: bool, id: i32) -> bool {
         if !sound {

@@ -83,6 +83,26 @@ fn room_is_made_least_recently_used_first() {
     assert_eq!(index.make_room(100), vec![1]);
 }
 
+#[test]
+fn a_file_serves_whom_it_saves_much_and_is_no_more_when_it_is_gone() {
+    let mut index = index(4, PLENTY);
+    let file = StoredPrefix { file: 7, tenant: ME, tokens: long(1, 300) };
+    index.refill(Vec::new(), vec![file]);
+    let stranger = index.reserve(wanted(OTHER, long(1, 300))).expect("free");
+    assert_eq!(stranger.placement, Placement::Fresh);
+    let restored = index.reserve(wanted(ME, long(1, 200))).expect("free");
+    assert_eq!(restored.placement, Placement::Restore { file: 7, tokens: 200 });
+    let copied = index.reserve(wanted(ME, long(1, 250))).expect("free");
+    assert_eq!(
+        copied.placement,
+        Placement::Copy { from: restored.sequence, tokens: 200 },
+        "fifty are no reason to read"
+    );
+    index.files_changed(Vec::new(), &[7]);
+    let computed = index.reserve(wanted(ME, long(1, 300))).expect("free");
+    assert_eq!(computed.cached, 200);
+}
+
 fn long(seed: i32, length: i32) -> Vec<Token> {
     (0..length).map(|at| seed * 1000 + at).collect()
 }
@@ -135,7 +155,7 @@ fn tokens_that_several_share_count_once() {
 #[test]
 fn a_restarted_index_knows_whose_the_prefixes_are() {
     let mut index = index(4, PLENTY);
-    index.refill(vec![Held { sequence: 2, tenant: ME, tokens: tokens("once upon a time") }]);
+    index.refill(vec![Held { sequence: 2, tenant: ME, tokens: tokens("once upon a time") }], Vec::new());
     assert_eq!(index.reserve(wanted(OTHER, tokens("once upon a time"))).expect("free").cached, 0);
     assert_eq!(reserve(&mut index, "once upon a time").expect("free").sequence, 2);
 }

@@ -16,6 +16,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long a process may take to end by itself once its pipes are closed.
 const END_DEADLINE: Duration = Duration::from_secs(2);
 
+/// The same for one that writes KV files first.
+const STORE_DEADLINE: Duration = Duration::from_secs(9);
+
 /// How long the log's last lines may take to arrive after the process has ended.
 const LOG_GRACE: Duration = Duration::from_millis(50);
 
@@ -55,6 +58,8 @@ impl News {
 pub(super) struct Keeper {
     child: Child,
     patience: Patience,
+    /// How long it may take to end by itself.
+    end_deadline: Duration,
     lines: LastLines,
     sink: EventSink,
 }
@@ -96,13 +101,18 @@ enum End {
 
 impl Keeper {
     pub(super) fn new(child: Child, watchdog: Duration, lines: LastLines, sink: EventSink) -> Self {
-        Self { child, patience: Patience::new(watchdog, Instant::now()), lines, sink }
+        Self { child, patience: Patience::new(watchdog, Instant::now()), end_deadline: END_DEADLINE, lines, sink }
+    }
+
+    /// For a process that writes KV files before it ends.
+    pub(super) fn that_waits_for_files(self) -> Self {
+        Self { end_deadline: STORE_DEADLINE, ..self }
     }
 
     /// Watches until the process has ended, and tells why if anybody still wants to know.
     pub(super) fn run(mut self, news: &Receiver<News>) {
         let end = self.watch(news);
-        let deadline = if matches!(end, End::Hung) { Duration::ZERO } else { END_DEADLINE };
+        let deadline = if matches!(end, End::Hung) { Duration::ZERO } else { self.end_deadline };
         let status = self.wait(deadline);
         if matches!(end, End::Dropped) {
             tracing::info!(pid = self.child.id(), "engine process ended");

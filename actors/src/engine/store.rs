@@ -1,0 +1,269 @@
+//! KV files: prefixes that outlive the engine. Owns the folder, what it knows of the files in it, and the thread that
+//! writes them. What is worth a file decides the engine loop.
+//!
+//! A file that is missing, damaged or foreign is a miss and never an error: whoever wanted it computes.
+
+pub(crate) mod file;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use self::file::{Header, hash};
+use crate::engine::engine_loop::slot::common_prefix;
+use crate::engine::protocol::{FileId, StoredPrefix, Token};
+use crate::engine::spec::KvStoreSpec;
+use crate::request::TenantId;
+
+/// Files that may wait for the writer; each is held in memory until it is written.
+const WAITING_FILES: usize = 1;
+
+/// The folder and its files.
+#[derive(Debug)]
+pub(crate) struct Store {
+    folder: PathBuf,
+    max_bytes: u64,
+    fingerprint: u64,
+    files: BTreeMap<FileId, Known>,
+    next_id: FileId,
+    writer: Option<Writer>,
+    /// What the writer has not told of, in the order in which it will.
+    under_way: VecDeque<(TenantId, Vec<Token>)>,
+}
+
+/// A file that may serve a request.
+#[derive(Debug)]
+struct Known {
+    prefix: StoredPrefix,
+    path: PathBuf,
+    bytes: u64,
+    used_at: SystemTime,
+}
+
+#[derive(Debug)]
+struct Writer {
+    jobs: Sender<Job>,
+    /// One for each job; `None`: not written.
+    written: Receiver<Option<Written>>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Job {
+    header: Header,
+    path: PathBuf,
+    state: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Written {
+    header: Header,
+    path: PathBuf,
+}
+
+/// What has changed in the folder.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// New files.
+    pub(crate) stored: Vec<StoredPrefix>,
+    /// Files that are gone.
+    pub(crate) gone: Vec<FileId>,
+}
+
+impl Store {
+    /// Opens the folder, made if need be, for files with this fingerprint of model, parameters and build. `None`, with a
+    /// warning, if it cannot be used.
+    pub(crate) fn open(spec: &KvStoreSpec, fingerprint: &str) -> Option<Self> {
+        let mut store = Self {
+            folder: spec.path.clone(),
+            max_bytes: spec.max_bytes,
+            fingerprint: hash(fingerprint.as_bytes()),
+            files: BTreeMap::new(),
+            next_id: 0,
+            writer: None,
+            under_way: VecDeque::new(),
+        };
+        let opened = file::make_folder(&spec.path).and_then(|()| store.scan()).and_then(|()| Writer::start());
+        match opened {
+            Ok(writer) => {
+                store.writer = Some(writer);
+                store.shrink();
+                Some(store)
+            }
+            Err(error) => {
+                tracing::warn!(path = %spec.path.display(), %error, "no kv files: the folder cannot be used");
+                None
+            }
+        }
+    }
+
+    /// The files that may serve requests.
+    pub(crate) fn prefixes(&self) -> Vec<StoredPrefix> {
+        self.files.values().map(|known| known.prefix.clone()).collect()
+    }
+
+    /// How many of these tokens are in a file, or will be.
+    pub(crate) fn known_of(&self, tenant: TenantId, tokens: &[Token]) -> usize {
+        let written = self.files.values().map(|known| (known.prefix.tenant, &known.prefix.tokens));
+        let under_way = self.under_way.iter().map(|(tenant, tokens)| (*tenant, tokens));
+        let own = written.chain(under_way).filter(|(theirs, _)| *theirs == tenant);
+        own.map(|(_, held)| common_prefix(held, tokens)).max().unwrap_or(0)
+    }
+
+    /// Hands a prefix to the writer. False: it is busy, and nothing is stored.
+    pub(crate) fn store(&mut self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) -> bool {
+        let job = self.job(tenant, tokens.clone(), state);
+        let taken = self.writer.as_ref().is_some_and(|writer| writer.jobs.try_send(job).is_ok());
+        if taken {
+            self.under_way.push_back((tenant, tokens));
+        }
+        taken
+    }
+
+    /// Whether the writer is at work.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
+    /// As [`Store::store`], but waits for the writer.
+    pub(crate) fn store_at_last(&mut self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) {
+        let job = self.job(tenant, tokens.clone(), state);
+        // Fails only if the writer has died, and then nothing is stored.
+        if self.writer.as_ref().is_some_and(|writer| writer.jobs.send(job).is_ok()) {
+            self.under_way.push_back((tenant, tokens));
+        }
+    }
+
+    fn job(&self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) -> Job {
+        let header = Header::new(self.fingerprint, tenant, tokens, &state);
+        let path = self.folder.join(header.name());
+        Job { header, path, state }
+    }
+
+    /// Tokens and state of a file of this tenant. `None`, and the file is forgotten, if it cannot be had.
+    pub(crate) fn read(&mut self, id: FileId, tenant: TenantId) -> Option<(Vec<Token>, Vec<u8>)> {
+        let known = self.files.get_mut(&id).filter(|known| known.prefix.tenant == tenant)?;
+        match file::read(&known.path) {
+            Ok((header, state)) if header.fingerprint == self.fingerprint && header.tenant == tenant => {
+                known.used_at = SystemTime::now();
+                file::touch(&known.path, known.used_at);
+                Some((header.tokens, state))
+            }
+            outcome => {
+                let cause =
+                    outcome.err().map_or_else(|| "it is of another model".to_owned(), |error| error.to_string());
+                tracing::warn!(path = %known.path.display(), cause, "kv file is of no use");
+                self.forget(id);
+                None
+            }
+        }
+    }
+
+    /// Removes a file.
+    fn forget(&mut self, id: FileId) {
+        if let Some(known) = self.files.remove(&id) {
+            // Somebody else may have been faster.
+            let _ = std::fs::remove_file(&known.path);
+        }
+    }
+
+    /// Takes over what the writer has written, and keeps the folder within its size.
+    pub(crate) fn changes(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        while let Some(written) = self.writer.as_ref().and_then(|writer| writer.written.try_recv().ok()) {
+            self.under_way.pop_front();
+            if let Some(Written { header, path }) = written {
+                let bytes = header.file_bytes();
+                changes.stored.push(self.know(header, path, bytes, SystemTime::now()));
+            }
+        }
+        changes.gone = self.shrink();
+        changes
+    }
+
+    /// Waits until everything is written.
+    pub(crate) fn finish(mut self) {
+        if let Some(Writer { jobs, written, thread }) = self.writer.take() {
+            drop(jobs);
+            let _ = thread.join();
+            for Written { header, path } in written.try_iter().flatten() {
+                let bytes = header.file_bytes();
+                self.know(header, path, bytes, SystemTime::now());
+            }
+            self.shrink();
+        }
+    }
+
+    /// Looks at every file of the folder: what is of no use to anybody goes, other models' files stay.
+    fn scan(&mut self) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("kv") => self.scan_file(path),
+                Some("tmp") => drop(std::fs::remove_file(&path)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_file(&mut self, path: PathBuf) {
+        let looked_at = std::fs::metadata(&path).and_then(|metadata| Ok((metadata.len(), metadata.modified()?)));
+        match (file::read_header(&path), looked_at) {
+            (Ok(header), Ok((bytes, modified))) if header.fingerprint == self.fingerprint => {
+                self.know(header, path, bytes, modified);
+            }
+            (Ok(_), _) => {}
+            (Err(error), _) => {
+                tracing::warn!(path = %path.display(), %error, "damaged kv file removed");
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+
+    fn know(&mut self, header: Header, path: PathBuf, bytes: u64, used_at: SystemTime) -> StoredPrefix {
+        let id = self.next_id;
+        self.next_id += 1;
+        let prefix = StoredPrefix { file: id, tenant: header.tenant, tokens: header.tokens };
+        // Written anew: the older entry is the same file.
+        self.files.retain(|_, known| known.path != path);
+        self.files.insert(id, Known { prefix: prefix.clone(), path, bytes, used_at });
+        prefix
+    }
+
+    /// Removes the files that were used longest ago until the rest fits.
+    fn shrink(&mut self) -> Vec<FileId> {
+        let mut gone = Vec::new();
+        while self.files.values().map(|known| known.bytes).sum::<u64>() > self.max_bytes {
+            let Some(oldest) = self.files.iter().min_by_key(|(_, known)| known.used_at).map(|(id, _)| *id) else {
+                break;
+            };
+            self.forget(oldest);
+            gone.push(oldest);
+        }
+        gone
+    }
+}
+
+impl Writer {
+    fn start() -> std::io::Result<Self> {
+        let (jobs, queue) = bounded::<Job>(WAITING_FILES);
+        let (done, written) = unbounded();
+        let thread = std::thread::Builder::new().name("cllm-kv-files".to_owned()).spawn(move || {
+            for Job { header, path, state } in queue {
+                let written = file::write(&path, &header, &state);
+                if let Err(error) = &written {
+                    tracing::warn!(path = %path.display(), %error, "kv file not written");
+                }
+                let _ = done.send(written.is_ok().then_some(Written { header, path }));
+            }
+        })?;
+        Ok(Self { jobs, written, thread })
+    }
+}
+
+#[cfg(test)]
+mod tests;
