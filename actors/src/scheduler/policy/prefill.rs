@@ -92,7 +92,8 @@ impl Policy {
         self.sharing.prefilled(request, left)
     }
 
-    /// The request that goes next, of those that wait for nobody's prefill. A loner waits for nobody: it computes all by itself.
+    /// The request that goes next, of those that wait for nobody's prefill. A loner waits for nobody: it computes all by
+    /// itself.
     pub(super) fn next(&mut self, actions: &mut Vec<Action>) -> Option<Queued> {
         loop {
             let next = self.queue.next(|request| !self.sharing.waits(request))?;
