@@ -99,7 +99,9 @@ impl Sharing {
     /// A request has left the queue for a place.
     pub fn begins(&mut self, request: RequestId, wanted: Wanted) {
         self.waits.remove(&request);
-        if self.memory == MemoryKind::Attention && wanted.tokens.len() >= MIN_SAVED {
+        // One that computes what the cache has already is nobody to wait for.
+        let reuses = self.memory == MemoryKind::Attention && wanted.reuse == Reuse::Allowed;
+        if reuses && wanted.tokens.len() >= MIN_SAVED {
             self.producers.insert(request, Producer { wanted, covered: None, next_stop: usize::MAX });
         }
     }
@@ -150,7 +152,7 @@ impl Sharing {
                 best = Some(Wait { producer: *producer, until });
             }
         }
-        // What the cache has beyond `covered` the producer was given as well, as far as it has it in common.
+        // What the cache had of the common part the producer was given as well: `covered` has it.
         best.filter(|wait| wait.until >= covered + MIN_SAVED)
     }
 

@@ -67,6 +67,9 @@ fn nobody_waits_for_another_tenant_or_with_a_memory_that_cannot_be_cut() {
     attention.begins(1, wanted(400, 30, 1));
     assert_eq!(attention.turn(2, &foreign), Turn::Now);
     assert_eq!(attention.turn(3, &all), Turn::Now, "prompt logprobs compute every token");
+    let mut attention = sharing();
+    attention.begins(3, all);
+    assert_eq!(attention.turn(1, &wanted(400, 30, 1)), Turn::Now, "also what the cache has");
     let mut recurrent = Sharing::new(MemoryKind::Recurrent);
     recurrent.begins(1, wanted(400, 30, 1));
     assert_eq!(recurrent.turn(2, &wanted(400, 30, 2)), Turn::Now);
