@@ -155,7 +155,7 @@ impl Store {
             outcome => {
                 let cause =
                     outcome.err().map_or_else(|| "it is of another model".to_owned(), |error| error.to_string());
-                tracing::warn!(path = %known.path.display(), cause, "kv file is of no use");
+                tracing::warn!(path = %known.path.display(), %cause, "kv file is of no use");
                 self.forget(id);
                 None
             }

@@ -64,7 +64,7 @@ impl Header {
         rest.extend(self.state_bytes.to_le_bytes());
         rest.extend(self.state_hash.to_le_bytes());
         self.tokens.iter().for_each(|token| rest.extend(token.to_le_bytes()));
-        [&MAGIC[..], &hash(&rest).to_le_bytes(), &rest].concat()
+        [&MAGIC[..], &hash(&rest).to_le_bytes()[..], &rest[..]].concat()
     }
 
     fn decode(reader: &mut impl Read, file_bytes: u64) -> io::Result<Self> {

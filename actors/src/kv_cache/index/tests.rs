@@ -195,7 +195,7 @@ fn follow(contents: &mut Contents, reservation: Reservation, wanted: &Wanted) ->
         Placement::Fresh => (wanted.tenant, Vec::new()),
         Placement::InPlace => contents[at].clone(),
         Placement::Copy { from, tokens } if tokens as usize == cached => contents[from as usize].clone(),
-        Placement::Copy { .. } => return None,
+        Placement::Copy { .. } | Placement::Restore { .. } => return None,
     };
     let right = source.0 == wanted.tenant && source.1.len() >= cached && wanted.tokens.starts_with(&source.1[..cached]);
     contents[at] = (wanted.tenant, wanted.tokens.to_vec());
