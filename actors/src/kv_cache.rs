@@ -14,6 +14,7 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef};
 
 use self::index::{Budget, PrefixIndex, Wanted};
+use self::retention::CHEAP_ENTRIES;
 use crate::boards::kv_cache as board;
 use crate::engine::protocol::{Epoch, FileId, Held, RequestId, SequenceId, StoredPrefix};
 use crate::scheduler::{SchedulerMsg, SchedulerRef};
@@ -126,7 +127,10 @@ impl KvCache {
         let model = args.wiring.loaded().ok_or("the kv-cache starts after the backend has loaded a model")?;
         let half = u64::from(model.info.n_ctx) / 2;
         let tokens = args.budget.bytes.map_or(half, |bytes| bytes / model.info.kv_bytes_per_token.max(1));
-        let budget = Budget { entries: args.budget.entries as usize, tokens: tokens as usize };
+        let entries = args.budget.entries as usize;
+        // An engine that moves them out of its cells can keep all: they slow nobody.
+        let cheap = if model.info.parked_limit == u32::MAX { CHEAP_ENTRIES } else { entries };
+        let budget = Budget { entries, tokens: tokens as usize, cheap };
         let shown = &args.wiring.boards.kv_cache;
         shown.set(board::CELLS, model.info.n_ctx.into());
         shown.set(board::BUDGET_ENTRIES, args.budget.entries.into());

@@ -181,10 +181,6 @@ impl Model for FakeModel {
         self.sequences[to as usize] = copy;
         true
     }
-
-    fn parked_limit(&self) -> u32 {
-        self.spec.parked_limit
-    }
 }
 
 impl Sequence {
@@ -313,6 +309,7 @@ fn info(spec: &FakeSpec, n_seq_max: u32) -> ModelInfo {
         n_head_kv: 0,
         kv_bytes_per_token: 0,
         memory: spec.memory,
+        parked_limit: spec.parked_limit,
         system: "fake engine".to_owned(),
         metadata: Vec::new(),
     }

@@ -46,7 +46,6 @@ pub struct LlamaEngine {
     fingerprint: String,
     vocabulary: Arc<LlamaVocabulary>,
     context: Context,
-    parked_limit: u32,
 }
 
 /// Tokens that may be parked in cells on the CPU: a system prompt, say. 250 parked tokens cost 1 to 2 % of a step of
@@ -89,7 +88,8 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
     let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
     let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };
     let parked_limit = spec.parked_limit.unwrap_or(if spec.n_gpu_layers == 0 { PARKED_ON_CPU } else { u32::MAX });
-    Ok(LlamaEngine { info: info::info(&loaded), fingerprint: fingerprint(spec), vocabulary, context, parked_limit })
+    let info = ModelInfo { parked_limit, ..info::info(&loaded) };
+    Ok(LlamaEngine { info, fingerprint: fingerprint(spec), vocabulary, context })
 }
 
 impl Model for LlamaEngine {
@@ -131,10 +131,6 @@ impl Model for LlamaEngine {
 
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
         self.context.copy(from, to, tokens)
-    }
-
-    fn parked_limit(&self) -> u32 {
-        self.parked_limit
     }
 }
 

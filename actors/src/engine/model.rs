@@ -41,9 +41,6 @@ pub trait Model {
 
     /// Copies the KV of the first `tokens` tokens of `from` into the empty sequence `to`. False: not possible, `to` is empty.
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool;
-
-    /// Tokens of idle sequences that may stay in cells while others decode; the KV of those beyond is moved to ordinary memory.
-    fn parked_limit(&self) -> u32;
 }
 
 /// Why a batch was not computed.

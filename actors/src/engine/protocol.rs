@@ -441,6 +441,9 @@ pub struct ModelInfo {
     pub kv_bytes_per_token: u64,
     /// What may be shared and trimmed.
     pub memory: MemoryKind,
+    /// Tokens of idle sequences that stay in cells while others decode; the KV of those beyond is moved to ordinary
+    /// memory, if `memory` is attention.
+    pub parked_limit: u32,
     /// What computes: devices and CPU features, for the log.
     pub system: String,
     /// Other metadata of the file that endpoints show, by its GGUF key.

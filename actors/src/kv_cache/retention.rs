@@ -1,15 +1,15 @@
 //! What a retained prefix is worth, and which goes first. Pure.
 //!
-//! What a request leaves behind is worth what it would cost to compute again. Every cell of a unified buffer slows every
-//! step, so short prefixes that nobody came back to are kept only for a few requests. The others go by GreedyDual (Young,
+//! What a request leaves behind is worth what it would cost to compute again. Where retained prefixes stay in the cells
+//! of a unified buffer they slow every step, and short ones that nobody came back to are kept only for a few requests. The others go by GreedyDual (Young,
 //! 1994): each use sets a prefix's worth to the worth of the last one evicted plus its weight, so that a prefix which was
 //! wanted again outlives several generations of those that were not, and one that nobody wants any more goes in the end.
 
 /// A prefix of so many tokens is costly to compute again.
 const COSTLY_TOKENS: usize = 512;
 
-/// So many prefixes that are cheap to compute again are retained.
-const CHEAP_ENTRIES: usize = 8;
+/// So many prefixes that are cheap to compute again are retained where they slow every step.
+pub(crate) const CHEAP_ENTRIES: usize = 8;
 
 /// Weight of a prefix that somebody came back to; others weigh 1.
 const PROVEN_WEIGHT: u64 = 4;
@@ -21,6 +21,8 @@ pub struct Budget {
     pub entries: usize,
     /// Most tokens in them, a prefix that several share counted once.
     pub tokens: usize,
+    /// Most of them that are cheap to compute again: short, and nobody came back to them.
+    pub cheap: usize,
 }
 
 /// What a prefix is worth: the smallest goes first.
@@ -94,6 +96,6 @@ impl Retention {
     }
 
     pub(crate) fn too_many_cheap(&self, entries: usize) -> bool {
-        entries > CHEAP_ENTRIES
+        entries > self.budget.cheap
     }
 }

@@ -13,7 +13,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// Moves the idle sequence that was used longest ago out of the cells, if more is parked there than may be.
     /// At most one a step: what is copied must not delay the next token.
     pub(super) fn park_one(&mut self) {
-        if self.parked_tokens() > self.model.parked_limit() as usize {
+        if self.parked_tokens() > self.model.info().parked_limit as usize {
             self.unload_oldest();
         }
     }

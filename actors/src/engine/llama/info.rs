@@ -67,6 +67,7 @@ pub(super) fn info(loaded: &Loaded<'_>) -> ModelInfo {
         n_head_kv: count(n_head_kv),
         kv_bytes_per_token: plan.kv_bytes_per_token,
         memory: context.memory(),
+        parked_limit: u32::MAX,
         system: backend::system(),
         metadata: shown(metadata, weights),
     }

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kv_cache::retention::CHEAP_ENTRIES;
 
-const PLENTY: Budget = Budget { entries: 100, tokens: 100_000 };
+const PLENTY: Budget = Budget { entries: 100, tokens: 100_000, cheap: CHEAP_ENTRIES };
 
 const ME: TenantId = TenantId(1);
 const OTHER: TenantId = TenantId(2);
@@ -175,7 +176,7 @@ fn short_prefixes_that_nobody_came_back_to_give_way_to_long_and_wanted_ones() {
 
 #[test]
 fn a_prefix_that_was_wanted_again_outlives_others_but_not_for_ever() {
-    let budget = Budget { entries: 2, tokens: 100_000 };
+    let budget = Budget { entries: 2, tokens: 100_000, cheap: CHEAP_ENTRIES };
     let mut index = index(40, budget);
     release(&mut index, 0, long(1, 600));
     let again = index.reserve(wanted(ME, long(1, 601))).expect("free");
@@ -213,7 +214,7 @@ proptest! {
     fn advice_is_right_and_the_best_there_is(
         events in prop::collection::vec((0u8..4, 1u32..3, "(aaaaaaaa|bbbbbbbb){1,4}[ab]{0,3}"), 1..120),
     ) {
-        let budget = Budget { entries: 4, tokens: 90 };
+        let budget = Budget { entries: 4, tokens: 90, cheap: CHEAP_ENTRIES };
         let mut index = index(7, budget);
         let mut contents: Contents = vec![Default::default(); 7];
         let mut busy: Vec<(SequenceId, Wanted)> = Vec::new();
