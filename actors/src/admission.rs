@@ -1,6 +1,6 @@
 //! The only bound on queued work: permits that move with the request and come back when it ends.
 //!
-//! Classes and tenants are quotas on one pool, see [`book`]. A refusal costs a lock and a look into a table.
+//! Classes and tenants are quotas on one pool (`admission/book.rs`). A refusal costs a lock and a look into a table.
 
 mod book;
 mod rate;

@@ -330,7 +330,7 @@ impl BackendState {
         self.wiring.pulse.beat();
         self.show(&output);
         let measured = MeasuredStep {
-            decode_rows: output.batch_tokens - output.prefill_tokens,
+            decode_rows: output.batch_tokens.saturating_sub(output.prefill_tokens),
             prefill_tokens: output.prefill_tokens,
             step_us: output.step_us,
         };
