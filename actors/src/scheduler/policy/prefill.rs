@@ -82,7 +82,7 @@ impl Policy {
     }
 
     /// Notes that so many of a running request's tokens have no KV yet. On the hot path: only if somebody is woken the
-    /// policy has to be told [`Event::Woken`].
+    /// policy has to be told [`Event::Woken`](super::Event::Woken).
     pub fn prefilled(&mut self, request: RequestId, left: usize) -> Woken {
         let Some(Active { prefill, .. }) = self.active.get_mut(&request) else { return Woken::Nobody };
         if prefill.is_over() {
