@@ -129,7 +129,8 @@ async fn whatever_is_hit_no_request_loses_or_repeats_a_token_and_all_comes_back(
     at_rest(&server).await;
 
     // For whoever has to find out what went wrong.
-    std::fs::write(concat!(env!("CARGO_TARGET_TMPDIR"), "/chaos.log"), server.log()).expect("the folder is ours");
+    let kept = format!("{}/chaos-{:?}.log", env!("CARGO_TARGET_TMPDIR"), options.engine);
+    std::fs::write(kept, server.log()).expect("the folder is ours");
     load.every_request_ended_once(&server.log());
     // All permits are back: they can be had at once.
     let prompts: Vec<_> = (0..QUEUE).map(|number| format!("permit {number}")).collect();

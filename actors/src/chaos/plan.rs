@@ -55,10 +55,10 @@ pub(super) enum Engine {
 }
 
 /// Actors that may be hit in every way. Sessions are not among the victims: one that dies ends its request, by design.
-const BUSY: [&str; 4] = ["engine-0/scheduler-0", "engine-0/kv-cache-0", "engine-0/backend-0", names::INSPECTOR];
+const BUSY: [&str; 3] = ["engine-0/scheduler-0", "engine-0/kv-cache-0", "engine-0/backend-0"];
 
 /// Actors that get too few messages for a fault in the next one.
-const QUIET: [&str; 2] = [names::ENGINE, names::HTTP];
+const QUIET: [&str; 3] = [names::ENGINE, names::INSPECTOR, names::HTTP];
 
 /// Draws faults.
 #[derive(Debug)]
