@@ -31,7 +31,7 @@ def load(port, until, number, total):
     count = 0
     while time.time() < until:
         body = {"prompt": f"client {number} request {count}", "max_tokens": TOKENS, "temperature": 0}
-        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json", "Cache-Control": "no-store"})
         answer = connection.getresponse()
         if answer.status != 200:
             raise SystemExit(f"{answer.status} {answer.read()}")
