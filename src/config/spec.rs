@@ -65,7 +65,6 @@ impl Config {
     /// Everything the actor system is started with.
     pub fn system_args(&self) -> SystemArgs {
         let max_iterations = self.scheduler.max_iterations;
-        let kv_cache_mb = self.resources.kv_cache_max_memory_mb;
         SystemArgs {
             instance: "cllm".to_owned(),
             engine: self.engine_spec(),
@@ -89,9 +88,15 @@ impl Config {
             engine_rules: self.supervision.engine.rules(),
             root_rules: self.supervision.root.rules(),
             response_cache: self.cache.enabled.then(|| self.cache.options()),
-            retained_bytes: (kv_cache_mb > 0).then_some(kv_cache_mb << 20),
+            retained_bytes: self.retained_bytes(),
             share_across_tenants: self.cache.share_across_keys,
         }
+    }
+
+    /// Most bytes of KV of retained prefixes, wherever they lie; `None`: half of what the context takes.
+    fn retained_bytes(&self) -> Option<u64> {
+        let mb = self.resources.kv_cache_max_memory_mb;
+        (mb > 0).then_some(mb << 20)
     }
 
     fn kv_store(&self) -> Option<KvStoreSpec> {
@@ -121,6 +126,7 @@ impl Config {
             tensor_split: llama.tensor_split,
             devices: llama.devices,
             parked_limit: self.resources.kv_cache_parked_tokens,
+            parked_bytes: self.retained_bytes(),
             kv_store: self.kv_store(),
         }
     }

@@ -7,6 +7,7 @@ mod admit;
 mod files;
 mod parking;
 pub(crate) mod plan;
+mod reading;
 pub(crate) mod slot;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select};
 
 use self::plan::{Plan, Planned};
 use self::slot::Slot;
@@ -22,7 +23,8 @@ use crate::engine::batch::Batch;
 use crate::engine::model::{DecodeError, Model, Vocabulary};
 use crate::engine::progress::Progress;
 use crate::engine::protocol::{
-    EndReason, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput, Waiting,
+    Admit, EndReason, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput,
+    Waiting,
 };
 use crate::engine::sample_rows::RowSampler;
 use crate::engine::store::Store;
@@ -55,6 +57,10 @@ pub(crate) struct EngineLoop<M, E> {
     cells: Cells,
     place_freed: bool,
     store: Option<Store>,
+    /// Checked requests that wait for a KV file, or for one that does, in the order in which they came.
+    waiting: Vec<Admit>,
+    /// Longest file in bytes that the loop reads itself.
+    read_at_once: u64,
 }
 
 /// Whether the context has room, as far as the last decode showed.
@@ -100,6 +106,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             cells: Cells::Enough,
             place_freed: false,
             store: None,
+            waiting: Vec::new(),
+            read_at_once: files::BUSY_BYTES,
             model,
             emit,
         }
@@ -119,6 +127,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
                 return Exit::Stopped;
             }
             self.tell_files();
+            self.take_read();
             if let Err(cause) = self.step() {
                 return Exit::Failed(cause);
             }
@@ -161,16 +170,35 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn idle(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         // What the writer has written is told without anybody asking.
         let writes = self.store.as_ref().is_some_and(Store::is_busy);
-        let command = if writes {
-            commands.recv_timeout(WRITER_WAIT)
-        } else {
-            commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
-        match command {
-            Ok(command) => self.apply(command),
+        let wait = if writes { WRITER_WAIT } else { Duration::MAX };
+        match self.command_or_read(commands, wait) {
+            Ok(None) => Flow::Continue,
+            Ok(Some(command)) => self.apply(command),
             Err(RecvTimeoutError::Timeout) => Flow::Continue,
             Err(RecvTimeoutError::Disconnected) => Flow::Stop,
         }
+    }
+
+    /// Waits for a command, or for a file to be read: then `None`.
+    fn command_or_read(
+        &mut self,
+        commands: &Receiver<EngineCommand>,
+        wait: Duration,
+    ) -> Result<Option<EngineCommand>, RecvTimeoutError> {
+        let never = crossbeam_channel::never();
+        let reads = self.store.as_ref().and_then(Store::reads).filter(|_| !self.waiting.is_empty()).unwrap_or(&never);
+        let timeout = if wait == Duration::MAX { crossbeam_channel::never() } else { crossbeam_channel::after(wait) };
+        let read = select! {
+            recv(commands) -> command => return command.map(Some).map_err(|_| RecvTimeoutError::Disconnected),
+            recv(reads) -> read => read,
+            recv(timeout) -> _ => return Err(RecvTimeoutError::Timeout),
+        };
+        match read {
+            Ok(read) => self.on_read(read),
+            // The reader has died: they compute.
+            Err(_) => self.start_unread(),
+        }
+        Ok(None)
     }
 
     /// Whether the next step would decode anything. Sequences held back for want of cells do not count.
@@ -199,6 +227,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
         self.epoch = epoch;
         self.slots.iter_mut().for_each(Slot::stop);
+        self.waiting.clear();
         self.cells_freed();
         let sequences = self
             .slots
@@ -219,6 +248,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let running = self.slots.iter().position(|slot| slot.run.as_ref().is_some_and(|run| run.request == request));
         if let Some(sequence) = running {
             self.end(sequence, EndReason::Cancelled);
+        } else {
+            self.cancel_waiting(request);
         }
     }
 
@@ -229,12 +260,14 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let mut runs = self.slots.iter_mut().filter_map(|slot| slot.run.as_mut());
         if let Some(run) = runs.find(|run| run.request == request) {
             run.rank = rank;
+        } else if let Some(admit) = self.waiting.iter_mut().find(|admit| admit.request == request) {
+            admit.rank = rank;
         }
     }
 
     fn evict(&mut self, epoch: Epoch, sequence: SequenceId) {
         let Some(slot) = self.slots.get(sequence as usize) else { return };
-        if epoch != self.epoch || slot.run.is_some() {
+        if epoch != self.epoch || slot.run.is_some() || self.is_awaited(sequence) {
             return;
         }
         self.store_evicted(sequence);
@@ -280,7 +313,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         self.plan.sort_by_sequence();
         self.advance();
         let decoded = Instant::now();
-        let outputs = self.sampler.sample(&self.model, &*self.vocabulary, &self.plan, &mut self.slots);
+        let outputs = self.sampler.sample(&self.model, &*self.vocabulary, &self.plan, &mut self.slots)?;
         self.step += 1;
         let output = StepOutput {
             epoch: self.epoch,

@@ -27,6 +27,9 @@ const N_VOCAB: usize = 260;
 const CONTROL: [(Token, &str); 4] =
     [(BOS, "<|bos|>"), (EOS, "<|eos|>"), (TURN_START, "<|im_start|>"), (TURN_END, "<|im_end|>")];
 
+/// A token and its hash, in the state of a sequence.
+const STATE_BYTES: u64 = 16;
+
 /// So far above the others that no temperature draws another token.
 const PEAK: f32 = 60.0;
 
@@ -154,6 +157,9 @@ impl Model for FakeModel {
 
     fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
         let sequence = self.sequences.get(sequence as usize)?;
+        if self.spec.window.is_some_and(|window| sequence.tokens.len() > window as usize) {
+            return None;
+        }
         let pairs = sequence.tokens.iter().zip(&sequence.hashes);
         Some(pairs.flat_map(|(token, hash)| [i64::from(*token).to_le_bytes(), hash.to_le_bytes()].concat()).collect())
     }
@@ -307,9 +313,10 @@ fn info(spec: &FakeSpec, n_seq_max: u32) -> ModelInfo {
         n_layer: 0,
         n_head: 0,
         n_head_kv: 0,
-        kv_bytes_per_token: 0,
+        kv_bytes_per_token: STATE_BYTES,
         memory: spec.memory,
         parked_limit: spec.parked_limit,
+        parked_bytes: spec.parked_bytes,
         system: "fake engine".to_owned(),
         metadata: Vec::new(),
     }

@@ -36,7 +36,7 @@ pub use gguf::GgufError;
 use context::Context;
 use gguf::Header;
 use info::Loaded;
-use plan::{KvSide, Plan};
+use plan::{KvSide, Needs, Plan};
 use vocabulary::LlamaVocabulary;
 use weights::Weights;
 
@@ -73,9 +73,10 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
     check_supported(spec, &weights)?;
 
     let available = memory_for_kv(spec, free, &weights);
-    let plan = plan::plan(spec, kv_bytes_per_token(spec, &header), available);
+    let needs = needs(spec, &header);
+    let plan = plan::plan(spec, needs, available);
     plan::check_memory(&plan, available)?;
-    report(spec, &plan, &weights);
+    report(spec, &plan, needs, &weights);
     let n_threads = if spec.n_threads == 0 { hardware::usable_cores() } else { spec.n_threads };
     let mut context = Context::new(spec, &plan, n_threads, Arc::clone(&weights))?;
     if !context.is_causal() {
@@ -88,8 +89,10 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
     let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
     let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };
     let parked_limit = spec.parked_limit.unwrap_or(if spec.n_gpu_layers == 0 { PARKED_ON_CPU } else { u32::MAX });
-    let info = ModelInfo { parked_limit, ..info::info(&loaded) };
-    Ok(LlamaEngine { info, fingerprint: fingerprint(spec), vocabulary, context })
+    let half = u64::from(plan.n_ctx).saturating_mul(plan.kv_bytes_per_token) / 2;
+    let parked_bytes = spec.parked_bytes.unwrap_or(half);
+    let info = ModelInfo { parked_limit, parked_bytes, ..info::info(&loaded) };
+    Ok(LlamaEngine { info, fingerprint: fingerprint(spec, &header), vocabulary, context })
 }
 
 impl Model for LlamaEngine {
@@ -137,18 +140,26 @@ impl Model for LlamaEngine {
 /// Bytes at the beginning of a model file that tell it from others of the same size and age.
 const HEAD_BYTES: u64 = 64 << 10;
 
+/// What computes KV; another build may compute other KV.
+const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " llama-cpp-sys-2 0.1.161");
+
 /// What the KV of this model in this context depends on. llama.cpp does not check the weights when a state is loaded.
-fn fingerprint(spec: &LlamaSpec) -> String {
+fn fingerprint(spec: &LlamaSpec, header: &Header) -> String {
     let mut head = Vec::new();
     let looked_at = std::fs::File::open(&spec.path).and_then(|file| {
         std::io::Read::read_to_end(&mut std::io::Read::take(&file, HEAD_BYTES), &mut head)?;
-        let metadata = file.metadata()?;
-        Ok((metadata.len(), metadata.modified()?))
+        length_and_age(&spec.path)
     });
     let head = crate::engine::store::file::hash(&head);
+    let further: Vec<_> =
+        gguf::further_parts(&spec.path, header.split_count()).iter().map(|part| length_and_age(part)).collect();
     let LlamaSpec { type_k, type_v, flash_attn, .. } = spec;
-    let build = concat!(env!("CARGO_PKG_VERSION"), " llama-cpp-sys-2 0.1.161");
-    format!("{looked_at:?} {head:016x} {type_k:?} {type_v:?} {flash_attn:?} unified {build}")
+    format!("{looked_at:?} {head:016x} {further:?} {type_k:?} {type_v:?} {flash_attn:?} unified {BUILD}")
+}
+
+fn length_and_age(path: &std::path::Path) -> std::io::Result<(u64, std::time::SystemTime)> {
+    let metadata = std::fs::metadata(path)?;
+    Ok((metadata.len(), metadata.modified()?))
 }
 
 /// Reads the header and checks that the file, and every further file of a split model, is whole.
@@ -156,9 +167,9 @@ fn inspect(spec: &LlamaSpec) -> Result<Header, LoadError> {
     let look = |path: &std::path::Path| {
         gguf::inspect(path, backend::tensor_type).map_err(|source| LoadError::File { path: path.to_owned(), source })
     };
-    let header = look(&spec.path)?;
+    let mut header = look(&spec.path)?;
     for part in gguf::further_parts(&spec.path, header.split_count()) {
-        look(&part)?;
+        header.learned_positions |= look(&part)?.learned_positions;
     }
     Ok(header)
 }
@@ -186,8 +197,8 @@ fn unsupported(spec: &LlamaSpec, reason: &'static str) -> LoadError {
     LoadError::Unsupported { path: spec.path.clone(), reason }
 }
 
-fn kv_bytes_per_token(spec: &LlamaSpec, header: &Header) -> u64 {
-    plan::kv_bytes_per_token(header, |side, elements| {
+fn needs(spec: &LlamaSpec, header: &Header) -> Needs {
+    Needs::of(header, |side, elements| {
         let kind = if side == KvSide::K { spec.type_k } else { spec.type_v };
         backend::tensor_type(context::ggml_type(kind)).map_or(0, |(block, bytes)| elements.div_ceil(block) * bytes)
     })
@@ -208,16 +219,20 @@ fn memory_for_kv(spec: &LlamaSpec, free: Option<u64>, weights: &Weights) -> Opti
 }
 
 /// Says what an operator would not expect.
-fn report(spec: &LlamaSpec, plan: &Plan, weights: &Weights) {
+fn report(spec: &LlamaSpec, plan: &Plan, needs: Needs, weights: &Weights) {
     // SAFETY: the model is alive.
     let n_ctx_train = unsafe { sys::llama_model_n_ctx_train(weights.as_ptr()) }.unsigned_abs();
-    let wanted = spec.max_context_length.saturating_mul(spec.running);
+    let max_context_length = spec.max_context_length;
+    let longest = max_context_length.min(needs.positions.unwrap_or(u32::MAX));
+    let wanted = longest.saturating_mul(spec.running);
     if spec.n_ctx.is_none() && plan.n_ctx < wanted {
         let kv_bytes_per_token = plan.kv_bytes_per_token;
         tracing::warn!(n_ctx = plan.n_ctx, wanted, kv_bytes_per_token, "n_ctx lowered to what memory allows");
     }
-    if plan.n_ctx_seq < spec.max_context_length {
-        let max_context_length = spec.max_context_length;
+    if longest < max_context_length {
+        tracing::warn!(positions = longest, max_context_length, "max_context_length lowered to the model's positions");
+    }
+    if plan.n_ctx_seq < longest {
         tracing::warn!(n_ctx = plan.n_ctx, max_context_length, "max_context_length lowered to n_ctx");
     }
     if plan.n_ctx_seq > n_ctx_train {
@@ -236,3 +251,6 @@ fn warm_up(context: &mut Context, plan: &Plan) -> Result<(), LoadError> {
     context.truncate(0, 0);
     computed.map_err(|reason| LoadError::Context { n_ctx: plan.n_ctx, n_seq_max: plan.n_seq_max, reason })
 }
+
+#[cfg(test)]
+mod tests;

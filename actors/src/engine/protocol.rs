@@ -444,6 +444,8 @@ pub struct ModelInfo {
     /// Tokens of idle sequences that stay in cells while others decode; the KV of those beyond is moved to ordinary
     /// memory, if `memory` is attention.
     pub parked_limit: u32,
+    /// Bytes that the KV in ordinary memory may take; what would exceed them stays in cells.
+    pub parked_bytes: u64,
     /// What computes: devices and CPU features, for the log.
     pub system: String,
     /// Other metadata of the file that endpoints show, by its GGUF key.
@@ -453,7 +455,8 @@ pub struct ModelInfo {
 /// How a model remembers; decides which prefixes can be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemoryKind {
-    /// Plain attention (or sliding windows with full-size KV): any prefix may be kept or copied.
+    /// Plain attention (or sliding windows with full-size KV): any prefix may be kept or copied, as long as all of it is
+    /// there; the engine looks.
     Attention,
     /// Recurrent or hybrid: a state can only be continued or copied whole, never trimmed.
     Recurrent,

@@ -31,7 +31,8 @@ struct Buffers {
 /// One sequence of the step that may get a token.
 struct Job<'a> {
     slot: &'a mut Slot,
-    logits: &'a [f32],
+    /// `None`: nothing is drawn.
+    logits: Option<&'a [f32]>,
     prompt_logprobs: Vec<TokenLogprob>,
 }
 
@@ -48,25 +49,28 @@ impl RowSampler {
     }
 
     /// Draws a token for every sequence whose tokens all have KV now. The plan must be sorted by sequence.
+    ///
+    /// # Errors
+    /// The model has no logits for a row that it was to give them for.
     pub(crate) fn sample<M: Model>(
         &self,
         model: &M,
         vocabulary: &dyn Vocabulary,
         plan: &Plan,
         slots: &mut [Slot],
-    ) -> Vec<SequenceOutput> {
+    ) -> Result<Vec<SequenceOutput>, String> {
         let mut entries = plan.entries().iter().peekable();
-        let jobs: Vec<Job<'_>> = slots
+        let jobs = slots
             .iter_mut()
             .enumerate()
             .filter_map(|(sequence, slot)| Some((slot, entries.next_if(|entry| entry.sequence == sequence)?)))
             .map(|(slot, entry)| self.job(model, vocabulary, slot, entry))
-            .collect();
-        let rows = jobs.iter().filter(|job| !job.logits.is_empty()).count();
+            .collect::<Result<Vec<Job<'_>>, String>>()?;
+        let rows = jobs.iter().filter(|job| job.logits.is_some()).count();
         if rows > 1 && rows * self.n_vocab >= PARALLEL_LOGITS {
-            jobs.into_par_iter().filter_map(|job| self.finish(job, vocabulary)).collect()
+            Ok(jobs.into_par_iter().filter_map(|job| self.finish(job, vocabulary)).collect())
         } else {
-            jobs.into_iter().filter_map(|job| self.finish(job, vocabulary)).collect()
+            Ok(jobs.into_iter().filter_map(|job| self.finish(job, vocabulary)).collect())
         }
     }
 
@@ -76,11 +80,11 @@ impl RowSampler {
         vocabulary: &dyn Vocabulary,
         slot: &'a mut Slot,
         entry: &Planned,
-    ) -> Job<'a> {
-        let prompt_logprobs = self.prompt_logprobs(model, vocabulary, slot, entry);
+    ) -> Result<Job<'a>, String> {
+        let prompt_logprobs = self.prompt_logprobs(model, vocabulary, slot, entry)?;
         let draws = slot.pending() == 0 && slot.run.as_ref().is_some_and(|run| run.max_new_tokens > 0);
-        let logits = if draws { model.logits(entry.first_row + entry.count - 1) } else { &[] };
-        Job { slot, logits, prompt_logprobs }
+        let logits = if draws { Some(logits(model, entry.first_row + entry.count - 1)?) } else { None };
+        Ok(Job { slot, logits, prompt_logprobs })
     }
 
     /// Logprobs of the prompt tokens that the rows of this step predict.
@@ -90,10 +94,12 @@ impl RowSampler {
         vocabulary: &dyn Vocabulary,
         slot: &Slot,
         entry: &Planned,
-    ) -> Vec<TokenLogprob> {
+    ) -> Result<Vec<TokenLogprob>, String> {
         let start = slot.n_cached - entry.count;
         let wanted = slot.run.as_ref().and_then(|run| Some((run.prompt_logprobs?, run.prompt_len)));
-        let Some((top, prompt_len)) = wanted.filter(|(_, prompt_len)| start < *prompt_len) else { return Vec::new() };
+        let Some((top, prompt_len)) = wanted.filter(|(_, prompt_len)| start < *prompt_len) else {
+            return Ok(Vec::new());
+        };
         let mut guard = self.buffers();
         let buffers = &mut *guard;
         let mut logprobs = Vec::with_capacity(entry.count + 1);
@@ -104,12 +110,12 @@ impl RowSampler {
         for offset in 0..entry.count {
             let predicted = start + offset + 1;
             if predicted < prompt_len {
-                let logits = model.logits(entry.first_row + offset);
+                let logits = logits(model, entry.first_row + offset)?;
                 let token = slot.tokens[predicted];
                 logprobs.push(token_logprob(logits, token, top as usize, vocabulary, &mut buffers.scratch));
             }
         }
-        logprobs
+        Ok(logprobs)
     }
 
     fn finish(&self, job: Job<'_>, vocabulary: &dyn Vocabulary) -> Option<SequenceOutput> {
@@ -118,7 +124,7 @@ impl RowSampler {
         let run = slot.run.as_mut()?;
         let index = (slot.tokens.len() - run.prompt_len) as u32;
         let mut tokens = SmallVec::new();
-        if !logits.is_empty() {
+        if let Some(logits) = logits {
             let mut guard = self.buffers();
             let token = draw(run, logits, vocabulary, &mut guard);
             slot.tokens.push(token.id);
@@ -134,6 +140,13 @@ impl RowSampler {
         let thread = rayon::current_thread_index().unwrap_or(0) % self.buffers.len();
         self.buffers[thread].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The logits of a row that must have some: without them no token can be drawn, and a request must not end as if it
+/// were done.
+fn logits<M: Model>(model: &M, row: usize) -> Result<&[f32], String> {
+    let logits = model.logits(row);
+    if logits.is_empty() { Err(format!("the model gives no logits for row {row} of the step")) } else { Ok(logits) }
 }
 
 /// Draws the next token of a run and notes whether it is the last.

@@ -68,6 +68,8 @@ pub struct LlamaSpec {
     /// Tokens of idle sequences that stay in cells while others decode; the KV of more is moved to ordinary memory.
     /// `None`: 256 on the CPU, where parked cells slow every step; all of them with layers on a GPU.
     pub parked_limit: Option<u32>,
+    /// Bytes that the KV in ordinary memory may take. `None`: half of what the cells take.
+    pub parked_bytes: Option<u64>,
     /// Where prefixes outlive the engine. Default nowhere.
     pub kv_store: Option<KvStoreSpec>,
 }
@@ -95,6 +97,7 @@ impl LlamaSpec {
             tensor_split: Vec::new(),
             devices: Vec::new(),
             parked_limit: None,
+            parked_bytes: None,
             kv_store: None,
         }
     }
@@ -173,6 +176,10 @@ pub struct FakeSpec {
     pub hang: Option<String>,
     /// Tokens of idle sequences that stay in cells while others decode. Default 256.
     pub parked_limit: u32,
+    /// Bytes that the KV in ordinary memory may take. Default no bound.
+    pub parked_bytes: u64,
+    /// Poses as a model with a sliding window of so many tokens, whose longer sequences have no whole state. Default none.
+    pub window: Option<u32>,
     /// What it poses as. Default plain attention; as a recurrent model it spoils what is cut or copied in the middle.
     pub memory: MemoryKind,
     /// Where prefixes outlive the engine. Default nowhere.
@@ -182,7 +189,7 @@ pub struct FakeSpec {
 /// KV files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvStoreSpec {
-    /// Their folder, made if need be; nobody but its owner may enter it.
+    /// Their folder. Made for its owner alone if it is not there; one that is there stays as it is.
     pub path: PathBuf,
     /// Most bytes of files with this engine's model in it.
     pub max_bytes: u64,
@@ -205,6 +212,8 @@ impl Default for FakeSpec {
             poison: None,
             hang: None,
             parked_limit: 256,
+            parked_bytes: u64::MAX,
+            window: None,
             memory: MemoryKind::Attention,
             kv_store: None,
         }

@@ -1,25 +1,30 @@
-//! KV files: prefixes that outlive the engine. Owns the folder, what it knows of the files in it, and the thread that
-//! writes them. What is worth a file decides the engine loop.
+//! KV files: prefixes that outlive the engine. Owns the folder, what it knows of the files in it, and the threads that
+//! write and read them. What is worth a file decides the engine loop.
 //!
-//! A file that is missing, damaged or foreign is a miss and never an error: whoever wanted it computes.
+//! A file that is missing, damaged or foreign is a miss and never an error: whoever wanted it computes. The folder may
+//! hold other things, which are left alone: only names of our own form are looked at.
 
 pub(crate) mod file;
+mod threads;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::path::PathBuf;
-use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::Receiver;
 
-use self::file::{Header, hash};
+use self::file::{Header, Name, hash};
+use self::threads::{Read, Reader, Write, Writer, Written};
 use crate::engine::engine_loop::slot::common_prefix;
 use crate::engine::protocol::{FileId, StoredPrefix, Token};
 use crate::engine::spec::KvStoreSpec;
 use crate::request::TenantId;
 
-/// Files that may wait for the writer; each is held in memory until it is written.
-const WAITING_FILES: usize = 1;
+pub(crate) use self::threads::{ReadFile, Ticket};
+
+/// A file that was begun so long ago is finished by nobody.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// The folder and its files.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub(crate) struct Store {
     files: BTreeMap<FileId, Known>,
     next_id: FileId,
     writer: Option<Writer>,
+    reader: Option<Reader>,
     /// What the writer has not told of, in the order in which it will.
     under_way: VecDeque<(TenantId, Vec<Token>)>,
 }
@@ -41,27 +47,6 @@ struct Known {
     path: PathBuf,
     bytes: u64,
     used_at: SystemTime,
-}
-
-#[derive(Debug)]
-struct Writer {
-    jobs: Sender<Job>,
-    /// One for each job; `None`: not written.
-    written: Receiver<Option<Written>>,
-    thread: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-struct Job {
-    header: Header,
-    path: PathBuf,
-    state: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Written {
-    header: Header,
-    path: PathBuf,
 }
 
 /// What has changed in the folder.
@@ -84,12 +69,12 @@ impl Store {
             files: BTreeMap::new(),
             next_id: 0,
             writer: None,
+            reader: None,
             under_way: VecDeque::new(),
         };
-        let opened = file::make_folder(&spec.path).and_then(|()| store.scan()).and_then(|()| Writer::start());
+        let opened = file::make_folder(&spec.path).and_then(|()| store.scan()).and_then(|()| store.start_threads());
         match opened {
-            Ok(writer) => {
-                store.writer = Some(writer);
+            Ok(()) => {
                 store.shrink();
                 Some(store)
             }
@@ -98,6 +83,12 @@ impl Store {
                 None
             }
         }
+    }
+
+    fn start_threads(&mut self) -> io::Result<()> {
+        self.writer = Some(Writer::start()?);
+        self.reader = Some(Reader::start()?);
+        Ok(())
     }
 
     /// The files that may serve requests.
@@ -111,6 +102,11 @@ impl Store {
         let under_way = self.under_way.iter().map(|(tenant, tokens)| (*tenant, tokens));
         let own = written.chain(under_way).filter(|(theirs, _)| *theirs == tenant);
         own.map(|(_, held)| common_prefix(held, tokens)).max().unwrap_or(0)
+    }
+
+    /// Whether the writer would take a prefix now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| !writer.jobs.is_full())
     }
 
     /// Hands a prefix to the writer. False: it is busy, and nothing is stored.
@@ -137,33 +133,70 @@ impl Store {
         }
     }
 
-    fn job(&self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) -> Job {
-        let header = Header::new(self.fingerprint, tenant, tokens, &state);
-        let path = self.folder.join(header.name());
-        Job { header, path, state }
+    fn job(&self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) -> Write {
+        let path = self.folder.join(file::name(self.fingerprint, tenant, &tokens));
+        Write { fingerprint: self.fingerprint, tenant, tokens, path, state }
+    }
+
+    /// Length of a file of this tenant in bytes, if there is one.
+    pub(crate) fn bytes(&self, id: FileId, tenant: TenantId) -> Option<u64> {
+        self.files.get(&id).filter(|known| known.prefix.tenant == tenant).map(|known| known.bytes)
     }
 
     /// Tokens and state of a file of this tenant. `None`, and the file is forgotten, if it cannot be had.
     pub(crate) fn read(&mut self, id: FileId, tenant: TenantId) -> Option<(Vec<Token>, Vec<u8>)> {
+        let known = self.files.get(&id).filter(|known| known.prefix.tenant == tenant)?;
+        let outcome = file::read(&known.path);
+        self.accept(id, tenant, outcome)
+    }
+
+    /// Has a file read beside the loop. False: it cannot be.
+    pub(crate) fn start_reading(&self, id: FileId, ticket: Ticket) -> bool {
+        let (Some(known), Some(reader)) = (self.files.get(&id), self.reader.as_ref()) else { return false };
+        reader.jobs.try_send(Read { ticket, file: id, path: known.path.clone() }).is_ok()
+    }
+
+    /// What has been read, one for each [`Store::start_reading`].
+    pub(crate) fn reads(&self) -> Option<&Receiver<ReadFile>> {
+        self.reader.as_ref().map(|reader| &reader.done)
+    }
+
+    /// As [`Store::read`], of a file that has been read beside the loop.
+    pub(crate) fn take(&mut self, read: ReadFile, tenant: TenantId) -> Option<(Vec<Token>, Vec<u8>)> {
+        self.accept(read.file, tenant, read.outcome)
+    }
+
+    fn accept(
+        &mut self,
+        id: FileId,
+        tenant: TenantId,
+        outcome: io::Result<(Header, Vec<u8>)>,
+    ) -> Option<(Vec<Token>, Vec<u8>)> {
         let known = self.files.get_mut(&id).filter(|known| known.prefix.tenant == tenant)?;
-        match file::read(&known.path) {
+        let cause = match outcome {
             Ok((header, state)) if header.fingerprint == self.fingerprint && header.tenant == tenant => {
                 known.used_at = SystemTime::now();
                 file::touch(&known.path, known.used_at);
-                Some((header.tokens, state))
+                return Some((header.tokens, state));
             }
-            outcome => {
-                let cause =
-                    outcome.err().map_or_else(|| "it is of another model".to_owned(), |error| error.to_string());
-                tracing::warn!(path = %known.path.display(), %cause, "kv file is of no use");
-                self.forget(id);
-                None
+            Ok(_) => "it is of another model".to_owned(),
+            Err(error) => {
+                if file::is_damage(&error) {
+                    tracing::warn!(path = %known.path.display(), %error, "kv file is of no use, and removed");
+                    self.remove(id);
+                    return None;
+                }
+                error.to_string()
             }
-        }
+        };
+        tracing::warn!(path = %known.path.display(), %cause, "kv file is of no use");
+        // It may be somebody else's, or readable again tomorrow.
+        self.files.remove(&id);
+        None
     }
 
     /// Removes a file.
-    fn forget(&mut self, id: FileId) {
+    pub(crate) fn remove(&mut self, id: FileId) {
         if let Some(known) = self.files.remove(&id) {
             // Somebody else may have been faster.
             let _ = std::fs::remove_file(&known.path);
@@ -197,14 +230,14 @@ impl Store {
         }
     }
 
-    /// Looks at every file of the folder: what is of no use to anybody goes, other models' files stay.
-    fn scan(&mut self) -> std::io::Result<()> {
+    /// Looks at every file of ours: what is damaged goes, other models' files stay.
+    fn scan(&mut self) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("kv") => self.scan_file(path),
-                Some("tmp") => drop(std::fs::remove_file(&path)),
-                _ => {}
+            match Name::of(&path) {
+                Some(Name::File) => self.scan_file(path),
+                Some(Name::Begun) => remove_abandoned(&path),
+                None => {}
             }
         }
         Ok(())
@@ -217,10 +250,11 @@ impl Store {
                 self.know(header, path, bytes, modified);
             }
             (Ok(_), _) => {}
-            (Err(error), _) => {
+            (Err(error), _) if file::is_damage(&error) => {
                 tracing::warn!(path = %path.display(), %error, "damaged kv file removed");
                 let _ = std::fs::remove_file(&path);
             }
+            (Err(error), _) => tracing::warn!(path = %path.display(), %error, "kv file cannot be read"),
         }
     }
 
@@ -241,27 +275,18 @@ impl Store {
             let Some(oldest) = self.files.iter().min_by_key(|(_, known)| known.used_at).map(|(id, _)| *id) else {
                 break;
             };
-            self.forget(oldest);
+            self.remove(oldest);
             gone.push(oldest);
         }
         gone
     }
 }
 
-impl Writer {
-    fn start() -> std::io::Result<Self> {
-        let (jobs, queue) = bounded::<Job>(WAITING_FILES);
-        let (done, written) = unbounded();
-        let thread = std::thread::Builder::new().name("cllm-kv-files".to_owned()).spawn(move || {
-            for Job { header, path, state } in queue {
-                let written = file::write(&path, &header, &state);
-                if let Err(error) = &written {
-                    tracing::warn!(path = %path.display(), %error, "kv file not written");
-                }
-                let _ = done.send(written.is_ok().then_some(Written { header, path }));
-            }
-        })?;
-        Ok(Self { jobs, written, thread })
+/// A file that an engine was writing when it died; one that is just written may be another engine's.
+fn remove_abandoned(path: &std::path::Path) {
+    let age = std::fs::metadata(path).and_then(|metadata| metadata.modified()).map(|modified| modified.elapsed());
+    if matches!(age, Ok(Ok(age)) if age > ABANDONED) {
+        let _ = std::fs::remove_file(path);
     }
 }
 

@@ -20,20 +20,26 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         if let Err(cause) = self.check(&admit) {
             return self.refuse(&admit, cause);
         }
+        self.start_or_wait(admit);
+    }
+
+    /// Starts a checked request on what its sequence can have of its tokens.
+    pub(super) fn start(&mut self, admit: Admit) {
         let reused = self.place(&admit);
+        self.occupy(admit, reused);
+    }
+
+    /// A request takes its sequence, which holds so many of its tokens. At least one is left to decode.
+    pub(super) fn occupy(&mut self, admit: Admit, reused: usize) {
         (self.emit)(EngineEvent::Started { epoch: self.epoch, request: admit.request, reused: reused as u32 });
         let sequence = admit.sequence as usize;
-        let ends_after_prefill = admit.max_new_tokens == 0;
         self.slots[sequence] = self.occupied_slot(admit, reused);
-        if ends_after_prefill && self.slots[sequence].pending() == 0 {
-            self.end(sequence, EndReason::Length);
-        }
     }
 
     fn check(&self, admit: &Admit) -> Result<(), String> {
         let info = self.model.info();
         let slot = self.slots.get(admit.sequence as usize).ok_or("sequence out of range")?;
-        if slot.run.is_some() {
+        if slot.run.is_some() || self.is_awaited(admit.sequence) {
             return Err("sequence is busy".to_owned());
         }
         if admit.tokens.is_empty() || admit.prompt_len as usize > admit.tokens.len() {
@@ -95,16 +101,15 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     /// Prepares the sequence's KV and returns how many of the request's tokens it holds.
     fn place(&mut self, admit: &Admit) -> usize {
-        // The last token is always decoded, for its logits; prompt logprobs need all of them.
-        let most = if admit.prompt_logprobs.is_some() { 0 } else { admit.tokens.len() - 1 };
+        let most = most_reused(admit);
         let kept = match admit.placement {
             Placement::Fresh => 0,
             Placement::InPlace => self.keep_in_place(admit, most),
             Placement::Copy { from, tokens } => self.copy_from(admit, from, most.min(tokens as usize)),
-            Placement::Restore { file, tokens } => self.restore(admit, file, most.min(tokens as usize)),
+            Placement::Restore { file, .. } => self.restore(admit, file),
         };
         if kept == 0 {
-            self.empty(admit.sequence);
+            self.overwrite(admit.sequence);
         }
         kept
     }
@@ -116,7 +121,12 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             return 0;
         }
         let slot = &self.slots[admit.sequence as usize];
-        if kept == slot.n_cached || self.model.truncate(admit.sequence, kept as u32) { kept } else { 0 }
+        if kept == slot.n_cached || self.model.truncate(admit.sequence, kept as u32) {
+            return kept;
+        }
+        // Nothing sensible is left, and nothing that is worth a file.
+        self.empty(admit.sequence);
+        0
     }
 
     fn copy_from(&mut self, admit: &Admit, from: SequenceId, most: usize) -> usize {
@@ -125,7 +135,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             return 0;
         }
         let kept = self.usable(source, admit, most);
-        self.empty(admit.sequence);
+        self.overwrite(admit.sequence);
         let copied = kept > 0 && self.load(from) && self.model.copy(from, admit.sequence, kept as u32);
         self.slots[from as usize].proven |= copied && kept >= PROVEN_TOKENS;
         if copied { kept } else { 0 }
@@ -143,9 +153,21 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
+    /// Empties an idle sequence for a request that takes it; what it held may be worth a file.
+    pub(super) fn overwrite(&mut self, sequence: SequenceId) {
+        self.store_evicted(sequence);
+        self.empty(sequence);
+    }
+
     pub(super) fn empty(&mut self, sequence: SequenceId) {
         self.model.truncate(sequence, 0);
         self.slots[sequence as usize].forget();
         self.cells_freed();
     }
+}
+
+/// How many of its tokens a request may find computed. The last one is always decoded, for its logits; prompt logprobs
+/// need all of them.
+pub(super) fn most_reused(admit: &Admit) -> usize {
+    if admit.prompt_logprobs.is_some() { 0 } else { admit.tokens.len() - 1 }
 }

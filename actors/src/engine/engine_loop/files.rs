@@ -1,9 +1,12 @@
 //! KV files beside the loop: which sequences are worth one, when they are written, and how one serves a request.
 
 use super::EngineLoop;
-use super::slot::{Slot, common_prefix};
+use super::admit::most_reused;
+use super::parking::Restored;
+use super::slot::{Kv, Slot, common_prefix};
 use crate::engine::model::Model;
-use crate::engine::protocol::{Admit, EngineEvent, FileId, MemoryKind, SequenceId, StoredPrefix};
+use crate::engine::protocol::{Admit, EngineEvent, FileId, MemoryKind, Placement, SequenceId, StoredPrefix, Token};
+use crate::engine::store::{ReadFile, Store};
 
 /// A prefix of so many tokens is worth a file even if nobody has come back to it.
 const COSTLY_TOKENS: usize = 512;
@@ -11,8 +14,9 @@ const COSTLY_TOKENS: usize = 512;
 /// So many of its tokens, and a quarter of them, must be in no file yet.
 const NEW_TOKENS: usize = 64;
 
-/// Beside running sequences no more than this is copied, so that no step comes late.
-const BUSY_BYTES: u64 = 16 << 20;
+/// The loop itself copies no more than this out of cells beside running sequences, and reads no longer file, so that no
+/// step comes late.
+pub(super) const BUSY_BYTES: u64 = 16 << 20;
 
 impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// The files that may serve requests.
@@ -20,11 +24,15 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         self.store.as_ref().map_or_else(Vec::new, |store| store.prefixes())
     }
 
-    /// Before a sequence is evicted: writes a file if it is worth one and nobody is kept waiting by it.
+    /// Before a sequence is evicted or given to another request: writes a file if it is worth one and nobody is kept waiting by it.
     pub(super) fn store_evicted(&mut self, sequence: SequenceId) {
         let Some(slot) = self.slots.get(sequence as usize) else { return };
-        let bytes = self.model.info().kv_bytes_per_token.saturating_mul(slot.n_cached as u64);
-        if self.is_worth_a_file(slot) && (bytes <= BUSY_BYTES || !self.has_work()) {
+        let copied = match slot.kv {
+            Kv::Memory(_) | Kv::Both(_) => 0,
+            Kv::Cells | Kv::Pinned => self.model.info().kv_bytes_per_token.saturating_mul(slot.n_cached as u64),
+        };
+        let has_room = self.store.as_ref().is_some_and(Store::has_room);
+        if has_room && self.is_worth_a_file(slot) && (copied <= BUSY_BYTES || !self.has_work()) {
             let (tenant, tokens) = (slot.tenant, slot.cached().to_vec());
             if let (Some(state), Some(store)) = (self.take_state(sequence), self.store.as_mut()) {
                 store.store(tenant, tokens, state);
@@ -69,23 +77,49 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
-    /// Fills an empty sequence from a file; returns how many of the request's tokens it holds then.
-    pub(super) fn restore(&mut self, admit: &Admit, file: FileId, most: usize) -> usize {
-        self.empty(admit.sequence);
+    /// Fills a sequence from a file; returns how many of the request's tokens it holds then.
+    pub(super) fn restore(&mut self, admit: &Admit, file: FileId) -> usize {
+        self.overwrite(admit.sequence);
         let read = self.store.as_mut().and_then(|store| store.read(file, admit.tenant));
+        self.fill(admit, file, read)
+    }
+
+    /// As [`Self::restore`], from a file that has been read beside the loop.
+    pub(super) fn place_read(&mut self, admit: &Admit, read: ReadFile) -> usize {
+        let file = read.file;
+        let read = self.store.as_mut().and_then(|store| store.take(read, admit.tenant));
+        self.fill(admit, file, read)
+    }
+
+    fn fill(&mut self, admit: &Admit, file: FileId, read: Option<(Vec<Token>, Vec<u8>)>) -> usize {
         let Some((tokens, state)) = read else {
-            let (epoch, gone) = (self.epoch, vec![file]);
-            (self.emit)(EngineEvent::Files { epoch, stored: Vec::new(), gone });
+            self.tell_gone(file);
             return 0;
         };
+        let Placement::Restore { tokens: advised, .. } = admit.placement else { return 0 };
+        let most = most_reused(admit).min(advised as usize);
         let kept = common_prefix(&tokens, &admit.tokens).min(most);
         let whole = kept == tokens.len();
         if kept == 0 || !(whole || self.model.info().memory == MemoryKind::Attention) {
             return 0;
         }
-        // Fails for want of cells, and then it is computed as soon as there are some.
-        let restored = self.restore_bytes(admit.sequence, &state, tokens.len() as u32)
-            && (whole || self.model.truncate(admit.sequence, kept as u32));
-        if restored { kept } else { 0 }
+        match self.restore_bytes(admit.sequence, &state, tokens.len() as u32) {
+            Restored::Whole if whole || self.model.truncate(admit.sequence, kept as u32) => kept,
+            // It is computed as soon as there are cells.
+            Restored::Whole | Restored::NoRoom => 0,
+            Restored::Never => {
+                tracing::warn!(file, tokens = tokens.len(), "kv file removed: its state is refused");
+                if let Some(store) = self.store.as_mut() {
+                    store.remove(file);
+                }
+                self.tell_gone(file);
+                0
+            }
+        }
+    }
+
+    fn tell_gone(&mut self, file: FileId) {
+        let (epoch, gone) = (self.epoch, vec![file]);
+        (self.emit)(EngineEvent::Files { epoch, stored: Vec::new(), gone });
     }
 }

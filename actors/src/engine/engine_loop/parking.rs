@@ -9,6 +9,17 @@ use super::slot::{Kv, Slot};
 use crate::engine::model::Model;
 use crate::engine::protocol::{EngineEvent, MemoryKind, SequenceId};
 
+/// What became of bytes on their way into cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Restored {
+    /// They are there.
+    Whole,
+    /// There were too few free cells.
+    NoRoom,
+    /// They are refused whatever is free.
+    Never,
+}
+
 impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// Moves the idle sequence that was used longest ago out of the cells, if more is parked there than may be.
     /// At most one a step: what is copied must not delay the next token.
@@ -23,16 +34,47 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         self.slots.iter().filter(|slot| slot.is_parked()).map(|slot| slot.n_cached).sum()
     }
 
-    /// Frees the cells of one idle sequence without losing its KV. False: there is none, or its model cannot do that.
+    /// Frees the cells of one idle sequence without losing its KV. False: there is none, its model cannot do that, or
+    /// ordinary memory holds as much as it may.
     pub(super) fn unload_oldest(&mut self) -> bool {
         // Nothing else takes cells that others walk over, and a state of another kind is not as long as its tokens.
         if self.model.info().memory != MemoryKind::Attention {
             return false;
         }
-        let parked = self.slots.iter().enumerate().filter(|(_, slot)| slot.is_parked() && slot.kv != Kv::Pinned);
-        let Some(oldest) = parked.min_by_key(|(_, slot)| slot.used_at).map(|(at, _)| at) else { return false };
-        let sequence = oldest as SequenceId;
-        let slot = &mut self.slots[oldest];
+        while let Some(oldest) = self.oldest_movable() {
+            if self.unload(oldest) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn oldest_movable(&self) -> Option<usize> {
+        let left = self.model.info().parked_bytes.saturating_sub(self.bytes_in_memory());
+        let per_token = self.model.info().kv_bytes_per_token;
+        let movable = |slot: &Slot| match slot.kv {
+            Kv::Both(_) => true,
+            // What it shares with others is in each one's bytes, although it is in the cells once.
+            Kv::Cells => per_token.saturating_mul(slot.n_cached as u64) <= left,
+            Kv::Pinned | Kv::Memory(_) => false,
+        };
+        let parked = self.slots.iter().enumerate().filter(|(_, slot)| slot.is_parked() && movable(slot));
+        parked.min_by_key(|(_, slot)| slot.used_at).map(|(at, _)| at)
+    }
+
+    /// What the KV outside of the cells takes.
+    fn bytes_in_memory(&self) -> u64 {
+        let bytes = self.slots.iter().map(|slot| match &slot.kv {
+            Kv::Memory(bytes) | Kv::Both(bytes) => bytes.len() as u64,
+            Kv::Cells | Kv::Pinned => 0,
+        });
+        bytes.sum()
+    }
+
+    /// False: its bytes cannot be had; it is not asked again.
+    fn unload(&mut self, at: usize) -> bool {
+        let sequence = at as SequenceId;
+        let slot = &mut self.slots[at];
         let bytes = match std::mem::take(&mut slot.kv) {
             Kv::Both(bytes) => Some(bytes),
             _ => self.model.save(sequence),
@@ -47,7 +89,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         true
     }
 
-    /// Brings an idle sequence's KV back into cells. False: no room; it stays in memory.
+    /// Brings an idle sequence's KV back into cells. False: no room, and it stays in memory; or never, and it is gone.
     pub(super) fn load(&mut self, sequence: SequenceId) -> bool {
         let slot = &mut self.slots[sequence as usize];
         slot.used_at = self.step;
@@ -61,21 +103,35 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         };
         // Out of cells' reach for the moment, so that it is not unloaded to make room for itself.
         self.slots[sequence as usize].kv = Kv::Memory(Vec::new());
-        let loaded = self.restore_bytes(sequence, &bytes, tokens);
-        self.slots[sequence as usize].kv = if loaded { Kv::Both(bytes) } else { Kv::Memory(bytes) };
-        loaded
+        let restored = self.restore_bytes(sequence, &bytes, tokens);
+        let slot = &mut self.slots[sequence as usize];
+        match restored {
+            Restored::Whole => slot.kv = Kv::Both(bytes),
+            Restored::NoRoom => slot.kv = Kv::Memory(bytes),
+            Restored::Never => slot.forget(),
+        }
+        restored == Restored::Whole
     }
 
     /// Puts bytes into an empty sequence, in the place of parked ones if need be.
-    pub(super) fn restore_bytes(&mut self, sequence: SequenceId, bytes: &[u8], tokens: u32) -> bool {
+    pub(super) fn restore_bytes(&mut self, sequence: SequenceId, bytes: &[u8], tokens: u32) -> Restored {
         loop {
             if self.model.restore(sequence, bytes, tokens) {
-                return true;
+                return Restored::Whole;
+            }
+            if self.has_cells_for(tokens) {
+                return Restored::Never;
             }
             if !self.unload_oldest() {
-                return false;
+                return Restored::NoRoom;
             }
         }
+    }
+
+    /// Whether so many cells are free for sure: shared ones are counted for each that has them.
+    fn has_cells_for(&self, tokens: u32) -> bool {
+        let used: usize = self.slots.iter().filter(|slot| slot.in_cells()).map(|slot| slot.n_cached).sum();
+        used + tokens as usize <= self.model.info().n_ctx as usize
     }
 
     /// The KV of a sequence as bytes, which is to be forgotten afterwards.

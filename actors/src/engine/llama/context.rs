@@ -26,6 +26,8 @@ pub(super) struct Context {
     ctx: NonNull<sys::llama_context>,
     rows: Rows,
     memory: MemoryKind,
+    /// Tokens of a sequence that llama.cpp gives the state of; of longer ones only the end comes back.
+    longest_state: u32,
     n_vocab: u32,
     n_seq_max: u32,
     // After the context, which uses both: fields are dropped in order, and `drop` frees the context before all of them.
@@ -62,12 +64,14 @@ impl Context {
             unsafe { (sys::llama_vocab_n_tokens(weights.vocab()), sys::llama_n_batch(ctx.as_ptr())) };
         let threads = Threads::attach(ctx, n_threads);
         let memory = memory_kind(ctx, &weights);
+        let longest_state = longest_state(memory, &weights);
         let rows = Rows::new(n_batch, plan.n_seq_max);
         let n_vocab = n_vocab.unsigned_abs();
         Ok(Self {
             ctx,
             rows,
             memory,
+            longest_state,
             n_vocab,
             n_seq_max: plan.n_seq_max,
             counters: None,
@@ -173,16 +177,20 @@ impl Context {
             MemoryKind::None => false,
         };
         let (true, Ok(end)) = (possible, i32::try_from(tokens)) else { return false };
+        // All of it, said so: some memories abort the process on a range, even on a whole one.
+        let end = if self.memory == MemoryKind::Recurrent { -1 } else { end };
         if tokens > 0 {
-            // SAFETY: the memory belongs to the live context, the ids are in range, the buffer is unified.
+            // SAFETY: the memory belongs to the live context, the ids are in range, the buffer is unified, and a memory
+            // that is more than attention is copied whole.
             unsafe { sys::llama_memory_seq_cp(memory, source, target, 0, end) };
         }
         self.keep_if(self.holds(target, tokens), target)
     }
 
-    /// See `Model::save`.
+    /// See `Model::save`. `None` for what would not be whole.
     pub(super) fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
-        let id = self.checked(sequence).filter(|_| self.handle().is_some())?;
+        let id =
+            self.checked(sequence).filter(|id| self.handle().is_some() && len(self.ctx, *id) <= self.longest_state)?;
         // SAFETY: the context is alive and this thread's, and the id is in range; exceptions are caught inside.
         let bytes = unsafe { sys::llama_state_seq_get_size_ext(self.ctx.as_ptr(), id, 0) };
         let mut state = vec![0; bytes];
@@ -271,6 +279,14 @@ fn memory_kind(ctx: NonNull<sys::llama_context>, weights: &Weights) -> MemoryKin
     }
 }
 
+/// Of layers with a sliding window only the cells in the window are written into a state. What is to be continued at its
+/// end alone needs no more.
+fn longest_state(memory: MemoryKind, weights: &Weights) -> u32 {
+    // SAFETY: the model is alive.
+    let window = unsafe { sys::llama_model_n_swa(weights.as_ptr()) };
+    if memory == MemoryKind::Attention && window > 0 { window.unsigned_abs() } else { u32::MAX }
+}
+
 fn params(spec: &LlamaSpec, plan: &Plan, n_threads: u32) -> sys::llama_context_params {
     // SAFETY: no precondition.
     let mut params = unsafe { sys::llama_context_default_params() };
@@ -291,7 +307,8 @@ fn params(spec: &LlamaSpec, plan: &Plan, n_threads: u32) -> sys::llama_context_p
     };
     // One pool of cells: any prefix can be shared, and prefill goes with decode in one graph.
     params.kv_unified = true;
-    // With a window's cells alone, a trimmed sequence would lack context without anyone noticing.
+    // With a window's cells alone, hardly a prefix could be trimmed. Cells outside of it may be given to others all the
+    // same, and `holds` notices.
     params.swa_full = true;
     params.no_perf = true;
     params

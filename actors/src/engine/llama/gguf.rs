@@ -42,6 +42,8 @@ pub enum GgufError {
 pub(super) struct Header {
     /// `general.architecture`; empty if absent.
     pub(super) architecture: String,
+    /// Whether it has a table of learned positions, which ends where its training did.
+    pub(super) learned_positions: bool,
     /// Whole numbers and short arrays of them, by key.
     numbers: HashMap<String, Vec<u64>>,
 }
@@ -52,8 +54,27 @@ impl Header {
         self.numbers(&format!("{}.{key}", self.architecture))
     }
 
+    /// The largest number under a key of the architecture.
+    pub(super) fn largest(&self, key: &str) -> Option<u64> {
+        self.of_architecture(key).iter().copied().max()
+    }
+
     fn numbers(&self, key: &str) -> &[u64] {
         self.numbers.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// A header with these numbers of its architecture.
+    #[cfg(test)]
+    pub(super) fn with_numbers(architecture: &str, numbers: &[(&str, &[u64])]) -> Self {
+        let named = |(key, values): &(&str, &[u64])| (format!("{architecture}.{key}"), values.to_vec());
+        let numbers = numbers.iter().map(named).collect();
+        Self { architecture: architecture.to_owned(), learned_positions: false, numbers }
+    }
+
+    /// A header of a model in so many files.
+    #[cfg(test)]
+    pub(super) fn with_split_count(count: u64) -> Self {
+        Self { numbers: HashMap::from([("split.count".to_owned(), vec![count])]), ..Self::default() }
     }
 
     /// Files that the model is split into; 1 if it is not.
@@ -102,6 +123,7 @@ fn read(source: impl Read + Seek, len: u64, tensor_type: TensorType) -> Result<H
     }
     let tensors = (0..n_tensors).map(|_| reader.tensor(tensor_type)).collect::<Result<Vec<_>, _>>()?;
     check_extents(&tensors, data_start(&header, reader.at)?, len)?;
+    header.learned_positions = tensors.iter().any(|tensor| tensor.name == LEARNED_POSITIONS);
     Ok(header)
 }
 
@@ -136,6 +158,9 @@ mod kind {
     pub(super) const STRING: u32 = 8;
     pub(super) const ARRAY: u32 = 9;
 }
+
+/// llama.cpp's name of the table of learned positions (GPT-2, StarCoder, MPT).
+const LEARNED_POSITIONS: &str = "position_embd.weight";
 
 /// Longest array of numbers that is kept: one entry per layer.
 const MAX_KEPT: u64 = 4096;

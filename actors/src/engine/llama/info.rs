@@ -68,6 +68,7 @@ pub(super) fn info(loaded: &Loaded<'_>) -> ModelInfo {
         kv_bytes_per_token: plan.kv_bytes_per_token,
         memory: context.memory(),
         parked_limit: u32::MAX,
+        parked_bytes: u64::MAX,
         system: backend::system(),
         metadata: shown(metadata, weights),
     }

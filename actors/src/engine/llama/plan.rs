@@ -20,6 +20,31 @@ pub(super) struct Plan {
     pub(super) n_ubatch: u32,
     pub(super) n_seq_max: u32,
     pub(super) kv_bytes_per_token: u64,
+    /// Bytes of the recurrent states of all sequences, which no length of theirs changes.
+    pub(super) state_bytes: u64,
+}
+
+/// What a model asks of a context.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// Bytes of K and V of one token.
+    pub(super) kv_bytes_per_token: u64,
+    /// Bytes of the recurrent state of one sequence.
+    pub(super) state_bytes: u64,
+    /// Positions it has at all; `None`: they are computed, and any may be tried.
+    pub(super) positions: Option<u32>,
+}
+
+impl Needs {
+    /// From the file's header. `row_bytes` is the size of so many elements of a side.
+    pub(super) fn of(header: &Header, row_bytes: impl Fn(KvSide, u64) -> u64) -> Self {
+        let length = header.largest("context_length").and_then(|length| u32::try_from(length).ok());
+        Self {
+            kv_bytes_per_token: kv_bytes_per_token(header, row_bytes),
+            state_bytes: state_bytes(header),
+            positions: length.filter(|_| header.learned_positions),
+        }
+    }
 }
 
 /// Checks every parameter that can be judged without the model.
@@ -68,11 +93,15 @@ fn is_quantized(kind: KvType) -> bool {
 }
 
 /// Chooses the sizes. `spec` has passed `check`; `available` is the memory that may hold KV, in bytes.
-pub(super) fn plan(spec: &LlamaSpec, kv_bytes_per_token: u64, available: Option<u64>) -> Plan {
-    let longest = spec.max_context_length;
+pub(super) fn plan(spec: &LlamaSpec, needs: Needs, available: Option<u64>) -> Plan {
+    // A position beyond the table would end the process in mid-decode.
+    let longest = spec.max_context_length.min(needs.positions.unwrap_or(u32::MAX)).max(1);
+    let n_seq_max = spec.running + spec.retained;
+    let state_bytes = needs.state_bytes.saturating_mul(u64::from(n_seq_max));
     let n_ctx = spec.n_ctx.unwrap_or_else(|| {
         let wanted = longest.saturating_mul(spec.running);
-        affordable(kv_bytes_per_token, available).min(wanted).max(longest)
+        let left = available.map(|bytes| bytes.saturating_sub(state_bytes));
+        affordable(needs.kv_bytes_per_token, left).min(wanted).max(longest)
     });
     let n_ctx = n_ctx.checked_next_multiple_of(CELL_PADDING).unwrap_or(u32::MAX - u32::MAX % CELL_PADDING);
     let n_batch = spec.n_batch.min(n_ctx);
@@ -81,17 +110,19 @@ pub(super) fn plan(spec: &LlamaSpec, kv_bytes_per_token: u64, available: Option<
         n_ctx_seq: longest.min(n_ctx),
         n_batch,
         n_ubatch: spec.n_ubatch.min(n_batch),
-        n_seq_max: spec.running + spec.retained,
-        kv_bytes_per_token,
+        n_seq_max,
+        kv_bytes_per_token: needs.kv_bytes_per_token,
+        state_bytes,
     }
 }
 
-/// Checks that the KV can be had at all: the system would grant it, and end the process when it is written to.
+/// Checks that KV and states can be had at all: the system would grant it, and end the process when it is written to.
 ///
 /// # Errors
 /// `Context` with both sizes.
 pub(super) fn check_memory(plan: &Plan, available: Option<u64>) -> Result<(), LoadError> {
-    let needed = u64::from(plan.n_ctx).saturating_mul(plan.kv_bytes_per_token);
+    let cells = u64::from(plan.n_ctx).saturating_mul(plan.kv_bytes_per_token);
+    let needed = cells.saturating_add(plan.state_bytes);
     match available {
         Some(available) if needed > available => {
             let reason = format!("its KV takes {} MiB, {} MiB of memory are available", needed >> 20, available >> 20);
@@ -118,13 +149,12 @@ pub(super) enum KvSide {
 
 /// Bytes of K and V of one token over all layers, from the file's header. Too much rather than too little for models
 /// that keep less than full attention in some layers. `row_bytes` is the size of so many elements.
-pub(super) fn kv_bytes_per_token(header: &Header, row_bytes: impl Fn(KvSide, u64) -> u64) -> u64 {
-    let first = |key: &str| header.of_architecture(key).iter().copied().max();
-    let layers = first("block_count").unwrap_or(0);
-    let heads = first("attention.head_count").unwrap_or(0);
-    let head_width = first("embedding_length").and_then(|width| width.checked_div(heads)).unwrap_or(0);
-    let k = first("attention.key_length").unwrap_or(head_width);
-    let v = first("attention.value_length").unwrap_or(head_width);
+fn kv_bytes_per_token(header: &Header, row_bytes: impl Fn(KvSide, u64) -> u64) -> u64 {
+    let layers = header.largest("block_count").unwrap_or(0);
+    let heads = header.largest("attention.head_count").unwrap_or(0);
+    let head_width = header.largest("embedding_length").and_then(|width| width.checked_div(heads)).unwrap_or(0);
+    let k = header.largest("attention.key_length").unwrap_or(head_width);
+    let v = header.largest("attention.value_length").unwrap_or(head_width);
     let bytes = |heads: u64| {
         row_bytes(KvSide::K, heads.saturating_mul(k)).saturating_add(row_bytes(KvSide::V, heads.saturating_mul(v)))
     };
@@ -132,6 +162,40 @@ pub(super) fn kv_bytes_per_token(header: &Header, row_bytes: impl Fn(KvSide, u64
         [] => bytes(heads).saturating_mul(layers),
         [heads] => bytes(*heads).saturating_mul(layers),
         by_layer => by_layer.iter().fold(0, |sum, heads| sum.saturating_add(bytes(*heads))),
+    }
+}
+
+/// Bytes of the recurrent state of one sequence, from the file's header; 0 for a model of attention alone. llama.cpp
+/// keeps them in 32 bits. As `n_embd_r` and `n_embd_s` of its `llama-hparams.cpp` have it.
+fn state_bytes(header: &Header) -> u64 {
+    let of = |key: &str| header.largest(key).unwrap_or(0);
+    let (width, heads) = (of("embedding_length"), of("attention.head_count"));
+    let (inner, state, groups) = (of("ssm.inner_size"), of("ssm.state_size"), of("ssm.group_count"));
+    let (wkv, short, kda) = (of("wkv.head_size"), of("shortconv.l_cache"), of("kda.head_dim"));
+    let kernel = of("ssm.conv_kernel");
+    let product = |factors: &[u64]| factors.iter().fold(1, |product: u64, factor| product.saturating_mul(*factor));
+    let (shifts, state) = if wkv > 0 {
+        (product(&[header.largest("token_shift_count").unwrap_or(2), width]), product(&[width, wkv]))
+    } else if short > 0 {
+        (product(&[short - 1, width]), 0)
+    } else if kda > 0 {
+        let kernel = if kernel > 0 { kernel } else { 4 };
+        (product(&[3, kernel - 1, heads, kda]), product(&[kda, kda, heads]))
+    } else {
+        let channels = inner.saturating_add(product(&[2, groups, state]));
+        (product(&[kernel.saturating_sub(1), channels]), product(&[state, inner]))
+    };
+    shifts.saturating_add(state).saturating_mul(4).saturating_mul(recurrent_layers(header))
+}
+
+/// Layers that keep a state: of a hybrid model those without heads of K and V, or all but one in so many.
+fn recurrent_layers(header: &Header) -> u64 {
+    let layers = header.largest("block_count").unwrap_or(0);
+    let by_layer = header.of_architecture("attention.head_count_kv");
+    match header.largest("full_attention_interval") {
+        _ if by_layer.len() > 1 => by_layer.iter().filter(|heads| **heads == 0).count() as u64,
+        Some(interval) if interval > 0 => layers - layers / interval,
+        _ => layers,
     }
 }
 

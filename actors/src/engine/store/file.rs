@@ -4,7 +4,7 @@
 //! length and checksum of the state, the tokens; then the state. Written beside its place and renamed, so that no reader
 //! ever sees half of one.
 
-use std::fs::{File, FileTimes};
+use std::fs::{DirBuilder, File, FileTimes};
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 use std::time::SystemTime;
@@ -40,15 +40,6 @@ pub(crate) struct Header {
 impl Header {
     pub(crate) fn new(fingerprint: u64, tenant: TenantId, tokens: Vec<Token>, state: &[u8]) -> Self {
         Self { fingerprint, tenant, tokens, state_bytes: state.len() as u64, state_hash: hash(state) }
-    }
-
-    /// The same for the same tokens of the same tenant and model.
-    pub(crate) fn name(&self) -> String {
-        let mut key = Vec::with_capacity(12 + 4 * self.tokens.len());
-        key.extend(self.fingerprint.to_le_bytes());
-        key.extend(self.tenant.0.to_le_bytes());
-        self.tokens.iter().for_each(|token| key.extend(token.to_le_bytes()));
-        format!("{:016x}.kv", hash(&key))
     }
 
     /// Length of the whole file.
@@ -95,17 +86,67 @@ impl Header {
     }
 }
 
-/// Makes the folder, for its owner only.
+/// The name of a file: the same for the same tokens of the same tenant and model.
+pub(crate) fn name(fingerprint: u64, tenant: TenantId, tokens: &[Token]) -> String {
+    let mut key = Vec::with_capacity(12 + 4 * tokens.len());
+    key.extend(fingerprint.to_le_bytes());
+    key.extend(tenant.0.to_le_bytes());
+    tokens.iter().for_each(|token| key.extend(token.to_le_bytes()));
+    format!("{:016x}.kv", hash(&key))
+}
+
+/// What a name in the folder says, if it is of our own form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// `<16 hexadecimal digits>.kv`: a whole file.
+    File,
+    /// `<16 hexadecimal digits>.<process id>.tmp`: one that is being written, or was when its writer died.
+    Begun,
+}
+
+impl Name {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let mut parts = path.file_name()?.to_str()?.split('.');
+        let is_ours = |key: &str| key.len() == 16 && key.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let key = parts.next().filter(|key| is_ours(key));
+        match (key, parts.next(), parts.next(), parts.next()) {
+            (Some(_), Some("kv"), None, None) => Some(Self::File),
+            (Some(_), Some(process), Some("tmp"), None) if process.parse::<u32>().is_ok() => Some(Self::Begun),
+            _ => None,
+        }
+    }
+}
+
+/// Makes the folder for its owner only, if it is not there. One that is there is somebody's and stays as it is.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
+    if let Some(parent) = folder.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let mut builder = DirBuilder::new();
     #[cfg(unix)]
-    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => warn_of_others(folder),
+        made => made,
+    }
+}
+
+fn warn_of_others(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder)?.permissions()) & 0o077 != 0 {
+        tracing::warn!(path = %folder.display(), "the folder of kv files is open to other users; the files are not");
+    }
     Ok(())
+}
+
+/// Whether a file was read and is not what was written; else it may be whole, and the moment was bad.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// Writes a file, for its owner only.
 pub(crate) fn write(path: &Path, header: &Header, state: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("tmp");
+    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
     let written = write_to(&beside, header, state).and_then(|()| std::fs::rename(&beside, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&beside);

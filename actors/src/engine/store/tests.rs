@@ -56,10 +56,63 @@ fn another_models_files_are_left_alone_and_serve_nobody() {
 fn damaged_files_and_leftovers_are_removed() {
     let folder = Folder::new("damaged");
     drop(folder.open("a", 1 << 20));
-    std::fs::write(folder.0.join("x.kv"), b"nonsense").expect("writes");
-    std::fs::write(folder.0.join("y.tmp"), b"half").expect("writes");
+    std::fs::write(folder.0.join("00112233445566ff.kv"), b"nonsense").expect("writes");
+    let abandoned = folder.0.join("00112233445566ff.123.tmp");
+    std::fs::write(&abandoned, b"half").expect("writes");
+    let long_ago = SystemTime::now() - 2 * ABANDONED;
+    file::touch(&abandoned, long_ago);
     assert!(folder.open("a", 1 << 20).prefixes().is_empty());
     assert_eq!(folder.files(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_else_is_in_the_folder_and_who_may_enter_it_is_not_ours_to_change() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("others");
+    std::fs::create_dir(&folder.0).expect("a folder");
+    std::fs::set_permissions(&folder.0, PermissionsExt::from_mode(0o755)).expect("ours");
+    // Somebody's notes, a file of another program, one that another engine is writing.
+    for name in ["notes.kv", "x.tmp", "00112233445566FF.kv", "00112233445566ff.123.tmp"] {
+        std::fs::write(folder.0.join(name), b"not ours").expect("writes");
+    }
+    drop(folder.open("a", 1 << 20));
+    assert_eq!(folder.files(), 4);
+    assert_eq!(std::fs::metadata(&folder.0).expect("there").permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_now_is_a_miss_and_stays() {
+    let folder = Folder::new("unreadable");
+    drop(folder.open("a", 1 << 20));
+    // A folder of that name: reading it fails, whoever asks, and says nothing about what was written.
+    std::fs::create_dir(folder.0.join("00112233445566ff.kv")).expect("a folder");
+    assert!(folder.open("a", 1 << 20).prefixes().is_empty());
+    assert_eq!(folder.files(), 1);
+    let mut store = folder.open("a", 1 << 20);
+    store.store_at_last(ME, vec![1, 2, 3], vec![9; 64]);
+    store.finish();
+    let mut store = folder.open("a", 1 << 20);
+    let (id, path) = store.files.iter().next().map(|(id, known)| (*id, known.path.clone())).expect("one");
+    std::fs::remove_file(&path).expect("removes");
+    std::fs::create_dir(&path).expect("a folder");
+    assert_eq!(store.read(id, ME), None);
+    assert!(path.exists() && store.prefixes().is_empty());
+}
+
+#[test]
+fn a_file_is_read_beside_the_loop() {
+    let folder = Folder::new("beside");
+    let mut store = folder.open("a", 1 << 20);
+    store.store_at_last(ME, vec![1, 2, 3], vec![9; 64]);
+    store.finish();
+    let mut store = folder.open("a", 1 << 20);
+    let id = store.prefixes()[0].file;
+    assert_eq!((store.bytes(id, ME), store.bytes(id, TenantId(2))), (Some(48 + 12 + 64), None));
+    assert!(store.start_reading(id, (1, 7)));
+    let read = store.reads().expect("a reader").recv().expect("alive");
+    assert_eq!(read.ticket, (1, 7));
+    assert_eq!(store.take(read, ME), Some((vec![1, 2, 3], vec![9; 64])));
 }
 
 #[test]
@@ -83,7 +136,8 @@ fn the_folder_stays_within_its_size_and_what_was_used_longest_ago_goes_first() {
     let mut store = folder.open("a", 400);
     for (token, used_s) in [(0, 30), (1, 10), (2, 20), (3, 40)] {
         let header = Header::new(store.fingerprint, ME, vec![token], &[9; 100]);
-        let (path, bytes) = (folder.0.join(header.name()), header.file_bytes());
+        let path = folder.0.join(file::name(store.fingerprint, ME, &header.tokens));
+        let bytes = header.file_bytes();
         store.know(header, path, bytes, SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(used_s));
     }
     assert_eq!(store.changes().gone, vec![1, 2]);

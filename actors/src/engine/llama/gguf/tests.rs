@@ -69,6 +69,17 @@ fn a_whole_file_passes_and_shows_its_numbers() {
 }
 
 #[test]
+fn a_table_of_learned_positions_is_noticed() {
+    let mut learned = file();
+    // Any tensor of that name: the first one gets it, with the same length in the file.
+    let at = learned.windows(6).position(|bytes| bytes == b"second").expect("the tensor's name");
+    learned.splice(at - 8..at + 6, [&20_u64.to_le_bytes()[..], b"position_embd.weight"].concat());
+    learned.extend([7; 32]);
+    assert!(look(&learned).expect("a good file").learned_positions);
+    assert!(!look(&file()).expect("a good file").learned_positions);
+}
+
+#[test]
 fn a_file_cut_anywhere_is_refused() {
     let whole = file();
     for len in 0..whole.len() {
