@@ -62,6 +62,12 @@ pub enum TemplateError {
         /// What is wrong, with the line.
         message: String,
     },
+    /// The model's template does not parse, so nothing can be laid out; the client can do without.
+    #[error("this model's chat template cannot be used: {message}; send the prompt as text to /v1/completions")]
+    Unusable {
+        /// What is wrong, with the line.
+        message: String,
+    },
     /// The template refuses these messages, or fails on them: the client's matter.
     #[error("{message}")]
     Rejected {
@@ -97,6 +103,8 @@ pub struct ChatTemplate {
     dialect: Dialect,
     guard: Guard,
     specials: SpecialTexts,
+    /// What is wrong with the model's own template, if it does not parse.
+    unusable: Option<String>,
 }
 
 impl ChatTemplate {
@@ -123,9 +131,23 @@ impl ChatTemplate {
             dialect: Dialect::default(),
             guard: Guard::new(control_texts, source),
             specials: SpecialTexts { bos: bos_text.unwrap_or("").to_owned(), eos: eos_text.unwrap_or("").to_owned() },
+            unusable: None,
         };
         template.dialect = Dialect::probe(|chat| template.plain(&template.full, chat, SystemTime::UNIX_EPOCH));
         Ok(template)
+    }
+
+    /// In the place of a template that does not parse: says so to everybody who wants a conversation laid out. Another
+    /// layout than the model's own would give poor answers that nobody can explain.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub fn unusable(cause: &TemplateError) -> Result<Self, TemplateError> {
+        let message = match cause {
+            TemplateError::Invalid { message } => message.clone(),
+            other => other.to_string(),
+        };
+        Ok(Self { unusable: Some(message), ..Self::compile(None, None, None, Vec::new())? })
     }
 
     /// Lays the conversation out. The parts put together are the text that the template gives.
@@ -153,6 +175,9 @@ impl ChatTemplate {
     }
 
     fn render_at(&self, jinja: &Jinja, chat: &ChatPrompt, now: SystemTime) -> Result<Vec<TextPart>, TemplateError> {
+        if let Some(message) = &self.unusable {
+            return Err(TemplateError::Unusable { message: message.clone() });
+        }
         let plain = self.plain(jinja, chat, now).map_err(|error| self.blame(jinja, chat, now, error))?;
         for scope in Scope::STRONGEST_FIRST {
             let marker = self.guard.marker(scope);

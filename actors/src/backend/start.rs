@@ -80,7 +80,12 @@ pub(super) fn publish_model(args: &BackendArgs, info: ModelInfo) -> Result<(), A
         info.bos_text.as_deref(),
         info.eos_text.as_deref(),
         info.control_tokens.clone(),
-    )?;
+    )
+    .or_else(|error| {
+        // Texts need no template: the model is served, without conversations.
+        tracing::warn!(%error, "the model's chat template cannot be used: chat requests are refused");
+        ChatTemplate::unusable(&error)
+    })?;
     tracing::info!(
         model = info.name,
         description = info.description,

@@ -59,8 +59,8 @@ pub(crate) struct EngineLoop<M, E> {
     store: Option<Store>,
     /// Checked requests that wait for a KV file, or for one that does, in the order in which they came.
     waiting: Vec<Admit>,
-    /// Longest file in bytes that the loop reads itself.
-    read_at_once: u64,
+    /// Most bytes that the loop itself copies out of cells beside running sequences, or reads from a file.
+    busy_bytes: u64,
 }
 
 /// Whether the context has room, as far as the last decode showed.
@@ -107,7 +107,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             place_freed: false,
             store: None,
             waiting: Vec::new(),
-            read_at_once: files::BUSY_BYTES,
+            busy_bytes: files::BUSY_BYTES,
             model,
             emit,
         }

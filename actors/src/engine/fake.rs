@@ -294,7 +294,7 @@ fn info(spec: &FakeSpec, n_seq_max: u32) -> ModelInfo {
         name: "fake".to_owned(),
         architecture: "fake".to_owned(),
         description: "fake engine".to_owned(),
-        chat_template: Some(TEMPLATE.to_owned()),
+        chat_template: Some(spec.chat_template.clone().unwrap_or_else(|| TEMPLATE.to_owned())),
         bos_text: None,
         eos_text: Some(CONTROL[1].1.to_owned()),
         bos: None,

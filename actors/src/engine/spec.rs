@@ -184,6 +184,8 @@ pub struct FakeSpec {
     pub memory: MemoryKind,
     /// Where prefixes outlive the engine. Default nowhere.
     pub kv_store: Option<KvStoreSpec>,
+    /// The chat template of its "file". Default ChatML.
+    pub chat_template: Option<String>,
 }
 
 /// KV files.
@@ -216,6 +218,7 @@ impl Default for FakeSpec {
             window: None,
             memory: MemoryKind::Attention,
             kv_store: None,
+            chat_template: None,
         }
     }
 }

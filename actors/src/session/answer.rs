@@ -175,7 +175,7 @@ pub fn template_error(error: &TemplateError) -> GenerateError {
     match error {
         TemplateError::Rejected { message } => invalid("messages", message.clone()),
         TemplateError::BadVariables { message } => invalid("chat_template_kwargs", message.clone()),
-        TemplateError::TooMuchWork => invalid("messages", error.to_string()),
+        TemplateError::TooMuchWork | TemplateError::Unusable { .. } => invalid("messages", error.to_string()),
         TemplateError::Invalid { .. } => GenerateError::Internal(error.to_string()),
     }
 }

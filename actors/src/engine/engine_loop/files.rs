@@ -14,8 +14,7 @@ const COSTLY_TOKENS: usize = 512;
 /// So many of its tokens, and a quarter of them, must be in no file yet.
 const NEW_TOKENS: usize = 64;
 
-/// The loop itself copies no more than this out of cells beside running sequences, and reads no longer file, so that no
-/// step comes late.
+/// What the loop itself may copy out of cells beside running sequences, or read from a file, so that no step comes late.
 pub(super) const BUSY_BYTES: u64 = 16 << 20;
 
 impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
@@ -32,7 +31,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             Kv::Cells | Kv::Pinned => self.model.info().kv_bytes_per_token.saturating_mul(slot.n_cached as u64),
         };
         let has_room = self.store.as_ref().is_some_and(Store::has_room);
-        if has_room && self.is_worth_a_file(slot) && (copied <= BUSY_BYTES || !self.has_work()) {
+        if has_room && self.is_worth_a_file(slot) && (copied <= self.busy_bytes || !self.has_work()) {
             let (tenant, tokens) = (slot.tenant, slot.cached().to_vec());
             if let (Some(state), Some(store)) = (self.take_state(sequence), self.store.as_mut()) {
                 store.store(tenant, tokens, state);

@@ -31,7 +31,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     fn starts_reading(&self, admit: &Admit, file: FileId) -> bool {
         let Some(store) = self.store.as_ref() else { return false };
-        let large = store.bytes(file, admit.tenant).is_some_and(|bytes| bytes > self.read_at_once);
+        let large = store.bytes(file, admit.tenant).is_some_and(|bytes| bytes > self.busy_bytes);
         large && store.start_reading(file, (admit.epoch, admit.request))
     }
 

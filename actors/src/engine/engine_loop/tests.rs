@@ -1,5 +1,7 @@
 //! The loop with the fake model: every token is right, whatever is asked in whatever order.
 
+mod files;
+mod mute;
 mod parking;
 mod property;
 

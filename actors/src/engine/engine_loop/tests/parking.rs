@@ -1,6 +1,7 @@
 //! KV of idle sequences in ordinary memory: it costs no cells, and nobody notices that it was away.
 
 use super::*;
+use crate::engine::engine_loop::slot::Kv;
 
 /// Sequence 0 is idle with 59 tokens, 1 runs; more is parked than may be.
 fn parked(spec: FakeSpec) -> (Engine, Vec<Token>) {
@@ -95,4 +96,53 @@ fn cells_of_idle_sequences_serve_those_that_run_before_anybody_is_told() {
     let again = Admit { placement: Placement::InPlace, ..admit(3, 0, [one, vec![97; 20]].concat(), 1) };
     engine.apply(EngineCommand::Admit(Box::new(again)));
     assert_eq!(engine.outcome().reused[&3], 50);
+}
+
+#[test]
+fn what_has_no_whole_state_stays_in_its_cells_and_others_make_way() {
+    let mut engine = Engine::new(FakeSpec { n_ctx: 120, parked_limit: 0, window: Some(30), ..FakeSpec::default() });
+    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 40), 1))));
+    engine.run_dry();
+    engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, prompt(2, 25), 1))));
+    engine.run_dry();
+    engine.apply(EngineCommand::Admit(Box::new(admit(3, 2, prompt(3, 60), 10))));
+    engine.run_dry();
+    assert_eq!(engine.cells_short(), 0);
+    assert_eq!((engine.inner.slots[0].in_cells(), engine.inner.slots[1].in_cells()), (true, false));
+}
+
+#[test]
+fn no_more_leaves_the_cells_than_memory_may_hold() {
+    // Room for one of the two, each 16 bytes a token.
+    let mut engine = Engine::new(FakeSpec { parked_limit: 0, parked_bytes: 16 * 70, ..FakeSpec::default() });
+    for request in 0..2 {
+        engine.apply(EngineCommand::Admit(Box::new(admit(request, request as u32, prompt(request, 50), 1))));
+        engine.run_dry();
+    }
+    engine.apply(EngineCommand::Admit(Box::new(admit(9, 9, prompt(9, 20), 20))));
+    engine.run_dry();
+    assert_eq!((engine.inner.slots[0].in_cells(), engine.inner.slots[1].in_cells()), (false, true));
+    // What is back in cells keeps its bytes, and goes again for nothing.
+    for request in 10..13 {
+        let tokens = [prompt(0, 50), prompt(request, 5)].concat();
+        let placement = Placement::Copy { from: 0, tokens: 50 };
+        engine.apply(EngineCommand::Admit(Box::new(Admit { placement, ..admit(request, 9, tokens, 5) })));
+        engine.run_dry();
+        assert_eq!(engine.outcome().reused[&request], 50);
+    }
+    assert!(!engine.inner.slots[0].in_cells());
+}
+
+#[test]
+fn bytes_that_can_never_come_back_are_given_up_at_once() {
+    let (mut engine, left) = parked(FakeSpec::default());
+    engine.apply(EngineCommand::Admit(Box::new(admit(3, 3, prompt(3, 5), 1))));
+    engine.step();
+    assert!(!engine.inner.slots[0].in_cells());
+    engine.inner.slots[0].kv = Kv::Memory(vec![1, 2, 3]);
+    let again = Admit { placement: Placement::Copy { from: 0, tokens: 40 }, ..admit(4, 4, left, 1) };
+    engine.apply(EngineCommand::Admit(Box::new(again)));
+    assert_eq!(engine.outcome().reused[&4], 0);
+    assert!(engine.inner.slots[3].in_cells(), "nobody makes way in vain");
+    assert_eq!((engine.inner.slots[0].n_cached, &engine.inner.slots[0].kv), (0, &Kv::Cells));
 }
