@@ -2,6 +2,8 @@
 
 #![cfg(feature = "llama")]
 
+#[path = "llama/architectures.rs"]
+mod architectures;
 #[path = "llama/loading.rs"]
 mod loading;
 #[path = "llama/prefixes.rs"]

@@ -1,5 +1,5 @@
-//! A model of one layer with zero weights and a SentencePiece vocabulary, written by hand: for tokenizer rules that the
-//! downloaded model, a byte-pair one, does not have.
+//! Models of a layer or two with zero weights and a SentencePiece vocabulary, written by hand: for tokenizer rules and
+//! kinds of attention that the downloaded model does not have.
 
 const WIDTH: u64 = 32;
 
@@ -25,29 +25,73 @@ struct Writer {
 
 /// The file's bytes. Tokens 0, 1 and 2 are `<unk>`, `<s>` and `</s>`.
 pub(crate) fn spm_model() -> Vec<u8> {
-    let mut writer = Writer { pairs: Vec::new(), n_pairs: 0, tensors: Vec::new(), n_tensors: 0, data_len: 0 };
+    let mut writer = Writer::new("llama", 1);
     let n_vocab = writer.vocabulary();
-    writer.string("general.architecture", "llama");
-    let layers_and_heads = ["block_count", "attention.head_count", "attention.head_count_kv"].map(|key| (key, 1));
-    for (key, value) in [("context_length", 256), ("embedding_length", 32), ("feed_forward_length", 32)] {
-        writer.number(&format!("llama.{key}"), value);
-    }
-    for (key, value) in layers_and_heads {
-        writer.number(&format!("llama.{key}"), value);
-    }
     writer.pair("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
     writer.tensor("token_embd.weight", &[WIDTH, n_vocab]);
     writer.tensor("output_norm.weight", &[WIDTH]);
-    for name in ["attn_norm", "ffn_norm"] {
-        writer.tensor(&format!("blk.0.{name}.weight"), &[WIDTH]);
-    }
-    for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
-        writer.tensor(&format!("blk.0.{name}.weight"), &[WIDTH, WIDTH]);
+    writer.layer(0, &["attn_norm", "ffn_norm"], &SEPARATE);
+    writer.finish()
+}
+
+/// As [`spm_model`], but every other layer sees the last `window` tokens only.
+pub(crate) fn windowed_model(window: u32) -> Vec<u8> {
+    let mut writer = Writer::new("gemma2", 2);
+    let n_vocab = writer.vocabulary();
+    writer.pair("gemma2.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
+    writer.number("gemma2.attention.sliding_window", window);
+    writer.tensor("token_embd.weight", &[WIDTH, n_vocab]);
+    writer.tensor("output_norm.weight", &[WIDTH]);
+    for layer in 0..2 {
+        writer.layer(layer, &["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"], &SEPARATE);
     }
     writer.finish()
 }
 
+/// As [`spm_model`], with a table of 256 learned positions.
+pub(crate) fn learned_model() -> Vec<u8> {
+    let mut writer = Writer::new("gpt2", 1);
+    let n_vocab = writer.vocabulary();
+    writer.pair("gpt2.attention.layer_norm_epsilon", 6, &1e-5_f32.to_le_bytes());
+    writer.tensor("token_embd.weight", &[WIDTH, n_vocab]);
+    writer.tensor("position_embd.weight", &[WIDTH, 256]);
+    for name in ["output_norm.weight", "output_norm.bias"] {
+        writer.tensor(name, &[WIDTH]);
+    }
+    writer.layer(0, &["attn_norm", "ffn_norm"], &["attn_output", "ffn_down", "ffn_up"]);
+    writer.tensor("blk.0.attn_qkv.weight", &[WIDTH, 3 * WIDTH]);
+    writer.tensor("blk.0.attn_qkv.bias", &[3 * WIDTH]);
+    for name in ["attn_norm", "ffn_norm", "attn_output", "ffn_down", "ffn_up"] {
+        writer.tensor(&format!("blk.0.{name}.bias"), &[WIDTH]);
+    }
+    writer.finish()
+}
+
+/// Square weights of a layer with attention and a gated network.
+const SEPARATE: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+
 impl Writer {
+    /// With the sizes that all of them have.
+    fn new(architecture: &str, layers: u32) -> Self {
+        let mut writer = Self { pairs: Vec::new(), n_pairs: 0, tensors: Vec::new(), n_tensors: 0, data_len: 0 };
+        writer.string("general.architecture", architecture);
+        let sizes = [("context_length", 256), ("embedding_length", 32), ("feed_forward_length", 32)];
+        let heads = [("block_count", layers), ("attention.head_count", 1), ("attention.head_count_kv", 1)];
+        for (key, value) in sizes.into_iter().chain(heads) {
+            writer.number(&format!("{architecture}.{key}"), value);
+        }
+        writer
+    }
+
+    fn layer(&mut self, layer: u32, norms: &[&str], weights: &[&str]) {
+        for name in norms {
+            self.tensor(&format!("blk.{layer}.{name}.weight"), &[WIDTH]);
+        }
+        for name in weights {
+            self.tensor(&format!("blk.{layer}.{name}.weight"), &[WIDTH, WIDTH]);
+        }
+    }
+
     /// Writes the tokens; returns how many.
     fn vocabulary(&mut self) -> u64 {
         let mut tokens = vec![("<unk>".to_owned(), kind::UNKNOWN), ("<s>".to_owned(), kind::CONTROL)];
