@@ -91,6 +91,7 @@ async fn an_equal_new_prefix_is_prefilled_once_and_each_gets_its_own_text() {
     system.stop().await;
 }
 
+/// The prompt is long enough for its file to be read beside the loop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_system_finds_what_the_last_one_has_computed() {
     let path = std::env::temp_dir().join(format!("cllm-llama-kv-{}", std::process::id()));
@@ -102,11 +103,11 @@ async fn a_new_system_finds_what_the_last_one_has_computed() {
         ..spec()
     };
     let first = start("llama-files-1", spec.clone()).await;
-    assert_eq!(run(&first, prompt(90, 0)).await.1.cached_tokens, 0);
+    assert_eq!(run(&first, prompt(115, 0)).await.1.cached_tokens, 0);
     first.stop().await;
     let second = start("llama-files-2", spec).await;
-    let (text, usage) = run(&second, prompt(90, 0)).await;
-    let (other_text, other_usage) = run(&second, prompt(90, 1)).await;
+    let (text, usage) = run(&second, prompt(115, 0)).await;
+    let (other_text, other_usage) = run(&second, prompt(115, 1)).await;
     second.stop().await;
     let _ = std::fs::remove_dir_all(&path);
     assert!(text.starts_with(" Paris") && other_text.starts_with(" Berlin"), "{text}, {other_text}");

@@ -23,7 +23,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         self.store.as_ref().map_or_else(Vec::new, |store| store.prefixes())
     }
 
-    /// Before a sequence is evicted or given to another request: writes a file if it is worth one and nobody is kept waiting by it.
+    /// Before a sequence is evicted or given to another request: writes a file if it is worth one and nobody is kept
+    /// waiting by it.
     pub(super) fn store_evicted(&mut self, sequence: SequenceId) {
         let Some(slot) = self.slots.get(sequence as usize) else { return };
         let copied = match slot.kv {
