@@ -9,6 +9,7 @@ use crate::engine::protocol::MemoryKind;
 
 /// An engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the fake, and there is one for each system")]
 pub enum EngineSpec {
     /// llama.cpp.
     Llama(Box<LlamaSpec>),
