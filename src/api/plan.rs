@@ -128,6 +128,11 @@ impl Plan {
         self.requests.iter_mut().for_each(|request| request.prompt_logprobs = logprobs);
     }
 
+    /// Has its sequences say how many wait before them.
+    pub(crate) fn want_positions(&mut self) {
+        self.requests.iter_mut().for_each(|request| request.reports_position = true);
+    }
+
     /// Longest that the request may wait in the queue, from its arrival.
     pub(crate) fn patience(&self) -> Duration {
         self.shared.deadlines.patience()
