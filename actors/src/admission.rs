@@ -21,8 +21,8 @@ pub struct Admission {
 /// How many permits there are, and for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
-    /// Most permits taken while an ordinary request gets one; those of a class better than 0 may go beyond it by a
-    /// tenth, at least by 1.
+    /// Most permits taken while an ordinary request gets one. Those of a class better than 0 may go beyond it by a tenth,
+    /// at least by 1; those of a worse one stay below it by as much, as long as that leaves them 1.
     pub max_queue: u32,
     /// Most permits of one tenant; `None`: no bound but the pool. Does not hold for [`TenantId::NOBODY`].
     pub per_tenant: Option<u32>,
@@ -39,6 +39,8 @@ pub struct Claim {
     pub priority: i32,
     /// How many; all or none.
     pub count: u32,
+    /// Longest wait in the queue, from now on: where more is to be expected there are no permits.
+    pub patience: Duration,
 }
 
 /// Why there are none.
@@ -56,6 +58,11 @@ pub enum Refusal {
         /// When another try makes sense, 1 to 60 s.
         retry_after: Duration,
     },
+    /// Those that go first would take longer than the claim's patience.
+    TooLong {
+        /// When another try makes sense, 1 to 60 s.
+        retry_after: Duration,
+    },
     /// The tenant has its share.
     OverQuota {
         /// The share.
@@ -69,15 +76,30 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Permit {
     tenant: TenantId,
+    priority: i32,
     limit: u32,
+    end: End,
     book: Arc<Mutex<Book>>,
+}
+
+/// What became of the request that had a permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Its caller got an answer: so fast is the system.
+    Answered,
+    /// It came to nothing, as by a deadline: that says nothing of how fast others are answered.
+    Lost,
 }
 
 impl AdmissionLimits {
     /// Permits for requests of this class, all tenants together.
     pub fn pool(&self, priority: i32) -> u32 {
-        let reserve = if priority < 0 { (self.max_queue / 10).max(1) } else { 0 };
-        self.max_queue.saturating_add(reserve)
+        let step = (self.max_queue / 10).max(1);
+        match priority.signum() {
+            -1 => self.max_queue.saturating_add(step),
+            0 => self.max_queue,
+            _ => self.max_queue.saturating_sub(step).max(1),
+        }
     }
 
     /// Most permits of a tenant.
@@ -89,7 +111,8 @@ impl AdmissionLimits {
 impl Claim {
     /// One permit for this request.
     pub fn of(request: &GenerateRequest) -> Self {
-        Self { tenant: request.tenant, priority: request.priority, count: 1 }
+        let patience = request.deadlines.patience().saturating_sub(request.arrived_at.elapsed());
+        Self { tenant: request.tenant, priority: request.priority, count: 1, patience }
     }
 }
 
@@ -98,11 +121,16 @@ impl Permit {
     pub fn limit(&self) -> u32 {
         self.limit
     }
+
+    /// The request was answered: its end tells those that wait how fast that goes.
+    pub fn answered(&mut self) {
+        self.end = End::Answered;
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        open(&self.book).give_back(self.tenant, Instant::now());
+        open(&self.book).give_back(self.tenant, self.priority, self.end, Instant::now());
     }
 }
 
@@ -118,7 +146,8 @@ impl Admission {
     /// Why not, and when to come back.
     pub fn try_acquire(&self, claim: Claim) -> Result<Vec<Permit>, Refusal> {
         open(&self.book).take(claim, Instant::now())?;
-        let permit = |_| Permit { tenant: claim.tenant, limit: self.limit(), book: self.book.clone() };
+        let Claim { tenant, priority, .. } = claim;
+        let permit = |_| Permit { tenant, priority, limit: self.limit(), end: End::Lost, book: self.book.clone() };
         Ok((0..claim.count).map(permit).collect())
     }
 

@@ -15,7 +15,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
-use self::plan::{ActorFault, Engine, Fault, Plan, ProcessFault};
+use self::plan::{ActorFault, Engine, Fault, Plan, ProcessFault, ResponseCache};
 use crate::backend::BackendMsg;
 use crate::boards::chaos as board;
 use crate::engine::host::{EngineFault, HostKind};
@@ -60,6 +60,8 @@ pub struct ChaosArgs {
     pub instance: String,
     /// Where the engine runs: threads cannot be hurt.
     pub host: HostKind,
+    /// Whether there is a response cache to hit.
+    pub caches_responses: bool,
     /// The victims.
     pub wiring: Arc<Wiring>,
     /// Where faults are told.
@@ -99,8 +101,9 @@ impl Chaos {
         tracing::warn!(seed, interval_ms = interval.as_millis() as u64, "faults are injected on purpose");
         let timer = myself.send_interval(interval, || ChaosMsg::Tick);
         let engine = if args.host == HostKind::Thread { Engine::Thread } else { Engine::Process };
+        let cache = if args.caches_responses { ResponseCache::There } else { ResponseCache::Absent };
         [board::INJECTED, board::MISSED].into_iter().for_each(|place| args.board.add(place, 0));
-        Ok(ChaosState { plan: Plan::new(seed, engine), args, gate: Gate::Open, hung: None, slow: None, timer })
+        Ok(ChaosState { plan: Plan::new(seed, engine, cache), args, gate: Gate::Open, hung: None, slow: None, timer })
     }
 
     async fn handle(

@@ -29,6 +29,18 @@ pub enum GenerateError {
         /// A computed guess.
         retry_after: Duration,
     },
+    /// Those that go first take longer than the request may wait.
+    #[error(
+        "the queue is too long to begin within {} ms; try again in {} s",
+        patience.as_millis(),
+        retry_after.as_secs_f64().ceil()
+    )]
+    QueueTooLong {
+        /// How long it may wait.
+        patience: Duration,
+        /// A computed guess.
+        retry_after: Duration,
+    },
     /// The tenant has its share of the permits.
     #[error("this API key is at its limit of {limit} requests; try again in {} s", retry_after.as_secs())]
     OverQuota {

@@ -37,6 +37,8 @@ pub struct GenerateRequest {
     pub deadlines: Deadlines,
     /// What the response cache may do for it.
     pub cache: CacheMode,
+    /// Whether its place in the queue is of any use to the caller: `Queued` events while it waits. Default true.
+    pub reports_position: bool,
 }
 
 /// Most stop texts of one request.
@@ -61,6 +63,7 @@ impl GenerateRequest {
             arrived_at: Instant::now(),
             deadlines: Deadlines::default(),
             cache: CacheMode::default(),
+            reports_position: true,
         }
     }
 
@@ -106,6 +109,13 @@ pub struct Deadlines {
     pub first_token: Option<Duration>,
     /// Until the end. Default: 600 s.
     pub total: Duration,
+}
+
+impl Deadlines {
+    /// Longest wait in the queue: the least of the deadlines, each of which ends it.
+    pub fn patience(&self) -> Duration {
+        [self.queue, self.first_token].into_iter().flatten().fold(self.total, Duration::min)
+    }
 }
 
 impl Default for Deadlines {

@@ -5,18 +5,23 @@
 //! dies, running sequences end silently, their KV stays, and the sessions submit again as soon as they see the new
 //! epoch. The decisions are in [`policy`]. Nothing needs doing when it stops.
 
+mod notice;
 pub mod policy;
+mod positions;
 pub mod queue;
 pub mod sharing;
 pub mod tuner;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ractor::{ActorProcessingErr, ActorRef};
 use smallvec::SmallVec;
 
+use self::notice::{News, Notice};
 use self::policy::{Action, Company, Event, Policy, PolicyLimits, Prefixes};
+use self::positions::Positions;
 use self::queue::{Served, Standing};
 use self::sharing::Woken;
 use self::tuner::{MeasuredStep, Tuner, TunerArgs, TunerMode};
@@ -174,8 +179,8 @@ pub struct SchedulerState {
     args: SchedulerArgs,
     policy: Policy,
     tuner: Tuner,
-    /// As the engine was told.
-    waiting: Waiting,
+    notice: Notice,
+    positions: Positions,
     submissions: HashMap<RequestId, Box<Submission>>,
     actions: Vec<Action>,
 }
@@ -190,9 +195,10 @@ impl Scheduler {
         let model = args.wiring.loaded().ok_or("the scheduler starts after the backend has loaded a model")?;
         let running = args.running.min(model.info.n_seq_max) as usize;
         let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize }, model.info.memory);
-        let state = SchedulerState {
+        let mut state = SchedulerState {
             tuner: Tuner::new(args.tuner),
-            waiting: Waiting::Nobody,
+            notice: Notice::default(),
+            positions: Positions::default(),
             args,
             policy,
             submissions: HashMap::new(),
@@ -264,10 +270,13 @@ impl SchedulerState {
     }
 
     fn on_ask_position(&mut self, request: RequestId) {
-        let position = self.policy.position(request);
+        if !self.policy.is_queued(request) {
+            return;
+        }
+        let position = self.positions.of(request, Instant::now(), || self.policy.positions());
         if let (Some(position), Some(submission)) = (position, self.submissions.get(&request)) {
             // A session that is gone is a client that left.
-            let _ = submission.session.cast(SessionMsg::Queued { position: position as u32 });
+            let _ = submission.session.cast(SessionMsg::Queued { position });
         }
     }
 
@@ -303,7 +312,8 @@ impl SchedulerState {
         if woken == Woken::Somebody {
             self.decide(Event::Woken);
         }
-        if self.tuner.observe(summary.measured).is_some() {
+        let resized = self.tuner.observe(summary.measured).is_some();
+        if self.notice.on_step() == News::ToTell || resized {
             self.send_limits();
         }
         self.show_tuner(summary.measured);
@@ -384,8 +394,10 @@ impl SchedulerState {
             Action::Preempted(request) => self.preempted(request),
             Action::Forget(request) => drop(self.submissions.remove(&request)),
             Action::WaitingChanged(waiting) => {
-                self.waiting = if waiting == 0 { Waiting::Nobody } else { Waiting::Somebody };
-                self.send_limits();
+                let waiting = if waiting == 0 { Waiting::Nobody } else { Waiting::Somebody };
+                if self.notice.on_change(waiting) == News::ToTell {
+                    self.send_limits();
+                }
             }
         }
     }
@@ -429,13 +441,13 @@ impl SchedulerState {
         }
     }
 
-    fn send_limits(&self) {
-        let sizes = self.tuner.sizes();
+    fn send_limits(&mut self) {
+        let (sizes, waiting) = (self.tuner.sizes(), self.notice.tell());
         self.tell_backend(BackendMsg::SetLimits(Limits {
             step_tokens: sizes.step_tokens,
             mixed_prefill_tokens: sizes.mixed_prefill_tokens,
             prefill_wait_ms: self.args.prefill_wait_ms,
-            waiting: self.waiting,
+            waiting,
         }));
     }
 

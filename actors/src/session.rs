@@ -157,7 +157,7 @@ impl SessionState {
 
     fn on_message(&mut self, myself: &SessionRef, message: SessionMsg) -> Result<(), GenerateError> {
         match message {
-            SessionMsg::RoomInChannel(room) => self.on_room(room).and_then(|()| self.give()),
+            SessionMsg::RoomInChannel(room) => self.on_room(room),
             _ if self.phase == Phase::Over => Ok(()),
             SessionMsg::Begin => self.tokenize(myself),
             SessionMsg::CacheAnswered(verdict) => self.on_cache_answered(myself, verdict),
@@ -166,7 +166,10 @@ impl SessionState {
             SessionMsg::Shared(shared) => self.on_shared(myself, shared),
             SessionMsg::LaidOut { result, permit } => self.on_laid_out(myself, result, permit),
             SessionMsg::Tokenized { result } => self.on_tokenized(myself, result),
-            SessionMsg::Queued { position } => self.on_queued(position),
+            SessionMsg::Queued { position } => {
+                self.on_queued(position);
+                Ok(())
+            }
             SessionMsg::Started { epoch, reused } => self.on_started(epoch, reused),
             SessionMsg::Output { epoch, output } => self.on_output(epoch, output),
             SessionMsg::Ended { epoch, reason } => self.on_ended(epoch, reason),
@@ -246,14 +249,16 @@ impl SessionState {
         self.shown.prompt(self.answer.prompt_len);
         self.prompt = tokens;
         let cache = self.sharing.outcome();
-        self.outbox.send(GenerationEvent::Started { prompt_tokens: self.answer.prompt_len, cache })
+        self.outbox.send(GenerationEvent::Started { prompt_tokens: self.answer.prompt_len, cache });
+        Ok(())
     }
 
     /// Hands the request to the scheduler, with everything received so far. Finishes instead if nothing is missing but
     /// the news that it is over.
     fn submit(&mut self, myself: &SessionRef) -> Result<(), GenerateError> {
         if let Some(reason) = self.finished_already() {
-            return self.finish(reason);
+            self.finish(reason);
+            return Ok(());
         }
         let mut tokens = Vec::with_capacity(self.prompt.len() + self.answer.emitted.len());
         tokens.extend_from_slice(&self.prompt);
@@ -292,12 +297,11 @@ impl SessionState {
         self.model.as_ref().is_some_and(|model| model.info.end_tokens.contains(&token))
     }
 
-    fn on_queued(&mut self, position: u32) -> Result<(), GenerateError> {
-        if self.answer.started_at.is_some() {
-            return Ok(());
+    fn on_queued(&mut self, position: u32) {
+        if self.answer.started_at.is_none() {
+            self.sharing.tell(|| Shared::Queued { position });
+            self.outbox.send(GenerationEvent::Queued { position });
         }
-        self.sharing.tell(|| Shared::Queued { position });
-        self.outbox.send(GenerationEvent::Queued { position })
     }
 
     fn on_started(&mut self, epoch: Epoch, reused: u32) -> Result<(), GenerateError> {
@@ -315,7 +319,7 @@ impl SessionState {
         }
         if let Some(prompt) = self.answer.take_prompt_logprobs(output.prompt_logprobs) {
             self.sharing.pass_on_prompt(&prompt);
-            self.outbox.send(GenerationEvent::Prompt(prompt))?;
+            self.outbox.send(GenerationEvent::Prompt(prompt));
         }
         let before = self.answer.last_token_at;
         let mut delta = Delta::default();
@@ -332,12 +336,12 @@ impl SessionState {
         }
         self.shown.took(delta.tokens.len(), &self.answer, before, self.arrived_at);
         if !delta.is_empty() {
-            self.outbox.send(GenerationEvent::Delta(delta))?;
+            self.outbox.send(GenerationEvent::Delta(delta));
         }
-        match stopped {
-            Some(stop) => self.finish(FinishReason::StopText(stop)),
-            None => Ok(()),
+        if let Some(stop) = stopped {
+            self.finish(FinishReason::StopText(stop));
         }
+        Ok(())
     }
 
     fn on_ended(&mut self, epoch: Epoch, reason: EndReason) -> Result<(), GenerateError> {
@@ -347,10 +351,11 @@ impl SessionState {
         match reason {
             EndReason::EndToken => self.finish(FinishReason::EndToken),
             EndReason::Length => self.finish(FinishReason::Length),
-            EndReason::Refused(cause) => Err(GenerateError::Internal(cause)),
+            EndReason::Refused(cause) => return Err(GenerateError::Internal(cause)),
             // Somebody else's decision: a preemption, which the scheduler announces itself.
-            EndReason::Cancelled => Ok(()),
+            EndReason::Cancelled => {}
         }
+        Ok(())
     }
 
     fn on_preempted(&mut self, myself: &SessionRef, epoch: Epoch) -> Result<(), GenerateError> {
@@ -388,7 +393,8 @@ impl SessionState {
     }
 
     fn on_ask_position(&self) -> Result<(), GenerateError> {
-        if self.answer.started_at.is_none() {
+        let anybody_listens = self.request.reports_position || self.sharing.has_followers();
+        if anybody_listens && matches!(self.phase, Phase::Submitted(_)) && self.answer.started_at.is_none() {
             let _ = self.wiring.scheduler.cast(SchedulerMsg::AskPosition { request: self.request_id });
         }
         Ok(())
@@ -396,7 +402,11 @@ impl SessionState {
 
     fn on_room(&mut self, room: Option<mpsc::OwnedPermit<GenerationEvent>>) -> Result<(), GenerateError> {
         match room {
-            Some(room) => self.outbox.flush(room),
+            Some(room) => {
+                self.outbox.flush(room);
+                self.give();
+                Ok(())
+            }
             None => {
                 // The caller has not read for too long; nothing more can be told to it.
                 self.outbox.give_up();
@@ -405,18 +415,18 @@ impl SessionState {
         }
     }
 
-    fn finish(&mut self, reason: FinishReason) -> Result<(), GenerateError> {
+    /// Nothing may come between here and the end: followers have the answer by then, and the cache.
+    fn finish(&mut self, reason: FinishReason) {
         let mut rest = Delta::default();
         if !matches!(reason, FinishReason::StopText(_)) {
             self.answer.release_held_back(&mut rest);
         }
         if !rest.is_empty() {
-            self.outbox.send(GenerationEvent::Delta(rest))?;
+            self.outbox.send(GenerationEvent::Delta(rest));
         }
         self.share_end(&reason);
         let (usage, timings) = self.shown.bill();
         self.end(GenerationEvent::Finished(Finished { reason, usage, timings, resumed: self.answer.resumed }));
-        Ok(())
     }
 
     /// The one way out: cancels at the scheduler, which is a no-op if it is over there, and sends the last event.
@@ -429,9 +439,17 @@ impl SessionState {
             self.sharing.tell(|| Shared::Failed(error.clone()));
         }
         self.part();
+        if let Some(permit) = &mut self.permit
+            && self.answer.is_given(&event)
+        {
+            permit.answered();
+        }
         if self.outbox.is_clear() {
             self.permit = None;
         }
         self.outbox.end(event);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ractor::rpc::CallResult;
-use ractor::{Actor, ActorCell, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorCell, ActorRef, ActorStatus, RpcReplyPort};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -182,7 +182,7 @@ impl System {
     /// Takes the permits of a claim, or none.
     ///
     /// # Errors
-    /// `Overloaded`, `OverQuota`, `ModelLoading`, `EngineDown` or `ShuttingDown`; `InvalidRequest` for more than are ever
+    /// `Overloaded`, `QueueTooLong`, `OverQuota`, `ModelLoading`, `EngineDown` or `ShuttingDown`; `InvalidRequest` for more than are ever
     /// given.
     pub fn admit(&self, claim: Claim) -> Result<Vec<Permit>, GenerateError> {
         self.check_serving()?;
@@ -192,6 +192,7 @@ impl System {
     fn take_permits(&self, claim: Claim) -> Result<Vec<Permit>, GenerateError> {
         self.inner.admission.try_acquire(claim).map_err(|refusal| match refusal {
             Refusal::Full { limit, retry_after } => GenerateError::Overloaded { limit, retry_after },
+            Refusal::TooLong { retry_after } => GenerateError::QueueTooLong { patience: claim.patience, retry_after },
             Refusal::OverQuota { limit, retry_after } => GenerateError::OverQuota { limit, retry_after },
             // "Try again later" would be a lie.
             Refusal::Never { limit } => GenerateError::InvalidRequest {
@@ -290,8 +291,13 @@ impl System {
         let mut epochs = self.inner.sessions.epochs();
         loop {
             epochs.borrow_and_update();
-            if let Some(supervisor) = self.inner.sessions.current() {
+            // One that has failed keeps its address until its own supervisor has noticed.
+            let lives = |it: &ActorRef<_>| !matches!(it.get_status(), ActorStatus::Stopping | ActorStatus::Stopped);
+            if let Some(supervisor) = self.inner.sessions.current().filter(lives) {
                 return Ok(supervisor);
+            }
+            if *self.inner.wiring.status.borrow() == Status::Draining {
+                return Err(GenerateError::ShuttingDown);
             }
             let restarted = tokio::time::timeout(SESSIONS_RESTART_DEADLINE, epochs.changed()).await;
             restarted.ok().and_then(Result::ok).ok_or(GenerateError::ShuttingDown)?;
@@ -356,7 +362,12 @@ impl System {
         let rendered = match model.template.render_briefly(&chat) {
             Some(rendered) => rendered,
             None => {
-                let permit = self.take_permits(Claim { tenant: TenantId::NOBODY, priority: 0, count: 1 })?;
+                let permit = self.take_permits(Claim {
+                    tenant: TenantId::NOBODY,
+                    priority: 0,
+                    count: 1,
+                    patience: Duration::MAX,
+                })?;
                 self.inner.wiring.layouts.lay_out(model, Arc::new(chat), permit).await.0
             }
         };

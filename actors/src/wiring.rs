@@ -88,8 +88,13 @@ impl Wiring {
 
     /// Changes the status, except that draining stays.
     pub fn set_status(&self, status: Status) {
+        self.set_status_if(status, |_| true);
+    }
+
+    /// The same if this applies to the present one, which nobody changes meanwhile.
+    pub fn set_status_if(&self, status: Status, applies: impl FnOnce(&Status) -> bool) {
         self.status.send_if_modified(|current| {
-            let change = *current != Status::Draining && *current != status;
+            let change = *current != Status::Draining && *current != status && applies(current);
             if change {
                 *current = status;
             }

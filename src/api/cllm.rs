@@ -79,7 +79,8 @@ async fn answer(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> 
     Ok(success(&answer_data(outcome, max_tokens, call.arrived.elapsed().as_secs_f64())))
 }
 
-async fn stream(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> {
+async fn stream(api: Api, mut plan: Plan, call: Call) -> Result<Response, ApiError> {
+    plan.want_positions();
     let sequences = api.start(plan, &call).await?;
     stream::respond(sequences, TokenFrames::new(random_id()), 1, call.log).await
 }

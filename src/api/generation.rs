@@ -111,7 +111,8 @@ impl Api {
         let cache = cache_mode(&call.headers);
         let tenant = call.tenant.as_ref().map_or(TenantId::NOBODY, Tenant::id);
         let (priority, count) = (plan.shared.class.priority, plan.requests.len() as u32);
-        let permits = system.admit(Claim { tenant, priority, count })?;
+        let patience = plan.patience().saturating_sub(call.arrived.elapsed());
+        let permits = system.admit(Claim { tenant, priority, count, patience })?;
         let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
             request.trace_id = Arc::clone(&call.request_id);
             request.arrived_at = call.arrived;

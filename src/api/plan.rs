@@ -128,6 +128,16 @@ impl Plan {
         self.requests.iter_mut().for_each(|request| request.prompt_logprobs = logprobs);
     }
 
+    /// Has its sequences say how many wait before them.
+    pub(crate) fn want_positions(&mut self) {
+        self.requests.iter_mut().for_each(|request| request.reports_position = true);
+    }
+
+    /// Longest that the request may wait in the queue, from its arrival.
+    pub(crate) fn patience(&self) -> Duration {
+        self.shared.deadlines.patience()
+    }
+
     /// The prompts, each once.
     pub(crate) fn prompts(&self) -> impl Iterator<Item = &Prompt> {
         self.requests.iter().step_by(self.shared.choices as usize).map(|request| &request.prompt)
@@ -157,6 +167,7 @@ impl Shared {
             request.stop = self.stop.clone();
             request.deadlines = self.deadlines;
             request.priority = self.class.priority;
+            request.reports_position = matches!(self.delivery, Delivery::Stream { .. });
             request
         };
         (0..self.choices).map(choice).collect()
@@ -221,11 +232,13 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     Ok(texts)
 }
 
-/// Our extension `timeout_ms`: the total deadline, never beyond the server's own.
+/// Our extension `timeout_ms`: the total deadline, never beyond the server's own. Where none is configured for the queue,
+/// it is half of that.
 fn deadlines(fields: &mut Fields, server: Deadlines) -> Result<Deadlines, ApiError> {
     /// A day; nobody waits longer.
     const LONGEST_MS: i64 = 86_400_000;
     let timeout = fields.integer(&["timeout_ms"], 1..=LONGEST_MS)?;
     let total = timeout.map_or(server.total, |ms| server.total.min(Duration::from_millis(ms as u64)));
-    Ok(Deadlines { total, ..server })
+    // Who waits for longer than that has no time left for the answer.
+    Ok(Deadlines { total, queue: Some(server.queue.unwrap_or(total / 2)), ..server })
 }

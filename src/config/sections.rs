@@ -81,12 +81,13 @@ section! {
         max_batch_size: Option<u32> = None, Rule::Integer(1, 256);
         /// Longest time from a request's arrival to its last token, in seconds.
         request_timeout: f64 = 600.0, Rule::Number(0.001, WEEK_S);
-        /// Longest time from a request's arrival until the engine takes it, in milliseconds.
+        /// Longest time from a request's arrival until the engine takes it, in milliseconds; half of the request's
+        /// deadline when none is set. A request that would wait longer is answered with 429 at once.
         queue_timeout_ms: Option<u64> = None, Rule::Integer(1, WEEK_MS);
         /// Longest time from a request's arrival to its first token, in milliseconds.
         first_token_timeout_ms: Option<u64> = None, Rule::Integer(1, WEEK_MS);
         /// Most requests in the system, running and queued; a further one is answered with 429. Those of a priority
-        /// better than 0 may go beyond it by a tenth, at least by 1.
+        /// better than 0 may go beyond it by a tenth, at least by 1; those of a worse one stay below it by as much.
         max_queue: u32 = 1024, Rule::Integer(1, 1_000_000);
         /// Share of `max_queue` that the requests of one API key may take, when there is more than one key.
         key_share: f64 = 0.5, Rule::Number(0.0, 1.0);

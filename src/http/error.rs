@@ -282,7 +282,9 @@ impl From<GenerateError> for ApiError {
                 error.0.context = Some(ContextNumbers { prompt_tokens, context_tokens });
                 error
             }
-            GenerateError::Overloaded { retry_after, .. } | GenerateError::OverQuota { retry_after, .. } => {
+            GenerateError::Overloaded { retry_after, .. }
+            | GenerateError::QueueTooLong { retry_after, .. }
+            | GenerateError::OverQuota { retry_after, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message)
                     .with_retry_after(retry_after)
             }

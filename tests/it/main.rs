@@ -23,6 +23,7 @@ mod failures;
 mod isolation;
 mod kv_files;
 mod log_bills;
+mod overload;
 mod priorities;
 mod readiness;
 mod response_cache;

@@ -1,10 +1,10 @@
 //! Who holds how many permits, whether there is one more, and when to come back if not. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::rate::CompletionRate;
-use super::{AdmissionLimits, Claim, Refusal};
+use super::{AdmissionLimits, Claim, End, Refusal};
 use crate::request::TenantId;
 
 /// Bounds of a computed `Retry-After`.
@@ -17,12 +17,21 @@ pub(super) struct Book {
     in_use: u32,
     /// By tenant; whoever holds none has no entry.
     held: HashMap<TenantId, u32>,
+    /// The same by class; one without permits has no entry.
+    classes: BTreeMap<i32, Class>,
     rate: CompletionRate,
+}
+
+/// The permits of a class.
+#[derive(Debug, Default)]
+struct Class {
+    in_use: u32,
+    held: HashMap<TenantId, u32>,
 }
 
 impl Book {
     pub(super) fn new(limits: AdmissionLimits) -> Self {
-        Self { limits, in_use: 0, held: HashMap::new(), rate: CompletionRate::default() }
+        Self { limits, in_use: 0, held: HashMap::new(), classes: BTreeMap::new(), rate: CompletionRate::default() }
     }
 
     pub(super) fn in_use(&self) -> u32 {
@@ -34,7 +43,7 @@ impl Book {
     /// # Errors
     /// Why not; nothing is taken then.
     pub(super) fn take(&mut self, claim: Claim, now: Instant) -> Result<(), Refusal> {
-        let Claim { tenant, priority, count } = claim;
+        let Claim { tenant, priority, count, patience } = claim;
         let (pool, share) = (self.limits.pool(priority), self.limits.share(tenant));
         if count > pool.min(share) {
             return Err(Refusal::Never { limit: pool.min(share) });
@@ -46,41 +55,84 @@ impl Book {
         if self.in_use + count > pool {
             return Err(Refusal::Full { limit: pool, retry_after: self.wait(self.in_use, count, now) });
         }
-        if self.in_use == 0 && count > 0 {
+        if count == 0 {
+            return Ok(());
+        }
+        if let Some(excess) = self.time_until_its_turn(tenant, priority, now).checked_sub(patience)
+            && excess > Duration::ZERO
+        {
+            return Err(Refusal::TooLong { retry_after: bounded(excess) });
+        }
+        if self.in_use == 0 {
             self.rate.set_busy(true, now);
         }
         self.in_use += count;
-        if count > 0 {
-            *self.held.entry(tenant).or_default() += count;
-        }
+        *self.held.entry(tenant).or_default() += count;
+        let class = self.classes.entry(priority).or_default();
+        class.in_use += count;
+        *class.held.entry(tenant).or_default() += count;
         Ok(())
     }
 
     /// One permit comes back.
-    pub(super) fn give_back(&mut self, tenant: TenantId, now: Instant) {
+    pub(super) fn give_back(&mut self, tenant: TenantId, priority: i32, end: End, now: Instant) {
         self.in_use = self.in_use.saturating_sub(1);
-        if let Some(held) = self.held.get_mut(&tenant) {
-            *held -= 1;
-            if *held == 0 {
-                self.held.remove(&tenant);
+        take_one(&mut self.held, tenant);
+        if let Some(class) = self.classes.get_mut(&priority) {
+            class.in_use = class.in_use.saturating_sub(1);
+            take_one(&mut class.held, tenant);
+            if class.in_use == 0 {
+                self.classes.remove(&priority);
             }
         }
-        self.rate.note(now);
+        if end == End::Answered {
+            self.rate.note(now);
+        }
         if self.in_use == 0 {
             self.rate.set_busy(false, now);
         }
     }
 
-    /// Until what waits now has been served, at the rate at which requests end.
+    /// How long a further request would be queued behind those that go before it: all of better classes, and of its own
+    /// class as many as the tenants' fair shares let pass. Zero for the first in the queue, and while nobody can tell:
+    /// before as many requests have been answered as run at once.
+    fn time_until_its_turn(&self, tenant: TenantId, priority: i32, now: Instant) -> Duration {
+        let running = self.limits.running;
+        let better: u32 = self.classes.range(..priority).map(|(_, class)| class.in_use).sum();
+        let beside = self.classes.get(&priority).map_or(0, |class| {
+            let tenants = class.held.len() as u32;
+            class.held.get(&tenant).map_or(0, |held| held.saturating_mul(tenants)).min(class.in_use)
+        });
+        let before = better.saturating_add(beside).saturating_sub(running);
+        if before == 0 || !self.rate.has_seen(running.max(1)) {
+            return Duration::ZERO;
+        }
+        self.rate.time_for(before.saturating_add(1), running, now)
+    }
+
+    /// Until what waits now has been served, at the rate at which requests are answered.
     fn wait(&self, requests: u32, count: u32, now: Instant) -> Duration {
         let waiting = requests.saturating_sub(self.limits.running).max(count);
-        let (least, most) = RETRY_AFTER_BOUNDS;
-        self.rate.time_for(waiting, now).clamp(least, most)
+        bounded(self.rate.time_for(waiting, self.limits.running, now))
     }
 
     /// The same for one tenant, which has its part of the rate and of the places.
     fn tenants_wait(&self, held: u32, count: u32, now: Instant) -> Duration {
         let tenants = (self.held.len() as u32).max(1);
         self.wait(held.saturating_mul(tenants), count.saturating_mul(tenants), now)
+    }
+}
+
+fn bounded(retry_after: Duration) -> Duration {
+    let (least, most) = RETRY_AFTER_BOUNDS;
+    retry_after.clamp(least, most)
+}
+
+fn take_one(held: &mut HashMap<TenantId, u32>, tenant: TenantId) {
+    if let Some(count) = held.get_mut(&tenant) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            held.remove(&tenant);
+        }
     }
 }

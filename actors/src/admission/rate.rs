@@ -1,49 +1,54 @@
-//! How many requests end per second, lately. Pure.
+//! How fast requests are answered, lately. Pure.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What ended so long ago weighs about a third of what ends now.
-const WINDOW: Duration = Duration::from_secs(30);
+/// Most answers that are remembered.
+const MOST_REMEMBERED: usize = 1024;
 
-/// Ends of requests, the older the less they weigh. Its clock stands still while there is nothing to end.
+/// When the last requests were answered, by a clock that stands still while there is nothing to answer.
+///
+/// How long the next so many answers take is told by how long the last so many took, the time since the last one
+/// included. So there is no window to choose: it works for ten answers a second and for one in five minutes alike.
 #[derive(Debug, Default)]
 pub(super) struct CompletionRate {
-    /// Ends, weighed at `measured`.
-    weight: f64,
-    measured: Duration,
-    /// Time with something to end, up to `busy_since`.
+    answers: VecDeque<Duration>,
+    /// When the last forgotten one was answered; the start if none is forgotten.
+    since: Duration,
+    /// Time with something to answer, up to `busy_since`.
     busy: Duration,
     busy_since: Option<Instant>,
 }
 
 impl CompletionRate {
-    /// Something is there to end, or nothing any more.
+    /// Something is there to answer, or nothing any more.
     pub(super) fn set_busy(&mut self, busy: bool, now: Instant) {
         self.busy = self.clock(now);
         self.busy_since = busy.then_some(now);
     }
 
-    /// A request ended.
+    /// A request was answered.
     pub(super) fn note(&mut self, now: Instant) {
-        let clock = self.clock(now);
-        self.weight = self.weight_at(clock) + 1.0;
-        self.measured = clock;
+        self.answers.push_back(self.clock(now));
+        if self.answers.len() > MOST_REMEMBERED {
+            self.since = self.answers.pop_front().unwrap_or(self.since);
+        }
     }
 
-    /// How long so many ends will take. Before the first one, as if one happened now.
-    pub(super) fn time_for(&self, ends: u32, now: Instant) -> Duration {
-        let clock = self.clock(now);
-        let seen = if self.weight > 0.0 { self.weight_at(clock) } else { 1.0 };
-        // So much an end every second would weigh by now.
-        let window = WINDOW.as_secs_f64();
-        let weight_of_one = window * -(-clock.as_secs_f64() / window).exp_m1();
-        let seconds = f64::from(ends) * weight_of_one / seen;
+    /// Whether so many have been answered.
+    pub(super) fn has_seen(&self, answers: u32) -> bool {
+        self.answers.len() >= (answers as usize).min(MOST_REMEMBERED)
+    }
+
+    /// How long so many answers will take, by at least `sample` of the last ones if there are so many. Before the first
+    /// one, as if one happened now.
+    pub(super) fn time_for(&self, answers: u32, sample: u32, now: Instant) -> Duration {
+        let known = self.answers.len();
+        let looked_at = (answers.max(sample) as usize).clamp(1, known.max(1));
+        let begun = known.checked_sub(looked_at + 1).and_then(|before| self.answers.get(before));
+        let span = self.clock(now).saturating_sub(*begun.unwrap_or(&self.since));
+        let seconds = span.as_secs_f64() * f64::from(answers) / looked_at as f64;
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-    }
-
-    fn weight_at(&self, clock: Duration) -> f64 {
-        let age = clock.saturating_sub(self.measured);
-        self.weight * (-age.as_secs_f64() / WINDOW.as_secs_f64()).exp()
     }
 
     fn clock(&self, now: Instant) -> Duration {

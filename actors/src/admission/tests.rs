@@ -2,7 +2,7 @@
 
 use super::*;
 
-const ORDINARY: Claim = Claim { tenant: TenantId::NOBODY, priority: 0, count: 1 };
+const ORDINARY: Claim = Claim { tenant: TenantId::NOBODY, priority: 0, count: 1, patience: Duration::MAX };
 
 fn limits(max_queue: u32) -> AdmissionLimits {
     AdmissionLimits { max_queue, per_tenant: None, running: 1 }
@@ -24,18 +24,25 @@ fn permits_are_taken_all_or_none_and_come_back() {
 }
 
 #[test]
-fn better_classes_have_a_reserve_of_a_tenth_but_at_least_one() {
+fn better_classes_have_a_tenth_more_and_worse_ones_a_tenth_less_but_at_least_one() {
     let urgent = Claim { priority: -1, ..ORDINARY };
     let relaxed = Claim { priority: 1, ..ORDINARY };
     for (max_queue, reserve) in [(3, 1), (40, 4)] {
         let admission = Admission::new(limits(max_queue));
-        let _all = admission.try_acquire(Claim { count: max_queue, ..ORDINARY }).expect("free");
-        assert!(admission.try_acquire(ORDINARY).is_err() && admission.try_acquire(relaxed).is_err());
-        let reserved: Vec<_> = (0..reserve).map(|_| admission.try_acquire(urgent).expect("in reserve")).collect();
-        assert!(admission.try_acquire(urgent).is_err());
-        drop(reserved);
-        assert!(admission.try_acquire(ORDINARY).is_err(), "the reserve is not for everybody");
+        let mut held = Vec::new();
+        // The worst come first, as many as they like.
+        for (class, count) in [(relaxed, max_queue - reserve), (ORDINARY, reserve), (urgent, reserve)] {
+            let mut granted = std::iter::from_fn(|| admission.try_acquire(class).ok()).collect::<Vec<_>>();
+            assert_eq!(granted.len() as u32, count, "{class:?} of {max_queue}");
+            held.append(&mut granted);
+        }
+        held.pop();
+        for class in [relaxed, ORDINARY] {
+            assert!(matches!(refusal(admission.try_acquire(class)), Refusal::Full { .. }), "the reserve is the best's");
+        }
     }
+    let smallest = Admission::new(limits(1));
+    assert!(smallest.try_acquire(relaxed).is_ok(), "nobody is locked out");
 }
 
 #[test]
@@ -59,7 +66,7 @@ fn book(step: Duration, ends: u32, waiting: u32, start: Instant) -> (Book, Insta
     let mut now = start;
     for _ in 0..ends {
         now += step;
-        book.give_back(TenantId::NOBODY, now);
+        book.give_back(TenantId::NOBODY, 0, End::Answered, now);
         book.take(ORDINARY, now).expect("just given back");
     }
     (book, now)
@@ -94,7 +101,7 @@ fn the_wait_grows_while_nothing_ends_and_idle_time_does_not_count() {
     assert!(retry_after(&mut stuck, now + Duration::from_secs(40)) > 2.0 * before);
 
     let (mut idle, now) = book(Duration::from_millis(100), 100, 40, start);
-    (0..41).for_each(|_| idle.give_back(TenantId::NOBODY, now));
+    (0..41).for_each(|_| idle.give_back(TenantId::NOBODY, 0, End::Answered, now));
     let later = now + Duration::from_secs(3600);
     idle.take(Claim { count: 41, ..ORDINARY }, later).expect("free");
     assert!(retry_after(&mut idle, later) <= before);
@@ -110,7 +117,7 @@ fn a_tenant_over_its_share_waits_for_its_part_of_the_rate() {
     let mut now = start;
     for _ in 0..50 {
         now += Duration::from_millis(200);
-        book.give_back(TenantId(2), now);
+        book.give_back(TenantId(2), 0, End::Answered, now);
         book.take(other, now).expect("just given back");
     }
     match book.take(one, now) {
@@ -119,4 +126,71 @@ fn a_tenant_over_its_share_waits_for_its_part_of_the_rate() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Permits for whoever asks with this much patience.
+fn patient(seconds: u64) -> Claim {
+    Claim { patience: Duration::from_secs(seconds), ..ORDINARY }
+}
+
+fn too_long(result: Result<(), Refusal>) -> f64 {
+    match result {
+        Err(Refusal::TooLong { retry_after }) => retry_after.as_secs_f64(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// One runs, 40 wait, one is answered every 500 ms, and there is room for more.
+fn busy_book() -> (Book, Instant) {
+    let start = Instant::now();
+    let mut book = Book::new(limits(100));
+    book.take(Claim { count: 41, ..ORDINARY }, start).expect("free");
+    let mut now = start;
+    for _ in 0..100 {
+        now += Duration::from_millis(500);
+        book.give_back(TenantId::NOBODY, 0, End::Answered, now);
+        book.take(ORDINARY, now).expect("just given back");
+    }
+    (book, now)
+}
+
+#[test]
+fn whoever_would_wait_longer_than_he_has_patience_for_is_refused_at_once() {
+    let (mut book, now) = busy_book();
+    let retry_after = too_long(book.take(patient(5), now));
+    assert!((14.0..16.0).contains(&retry_after), "its turn is the 41st, at 2 per second: {retry_after}");
+    assert_eq!(book.in_use(), 41);
+    book.take(patient(21), now).expect("it has the patience");
+    book.take(Claim { priority: -1, ..patient(0) }, now).expect("nobody goes before it");
+    book.take(Claim { tenant: TenantId(7), ..patient(0) }, now).expect("another tenant's queue is not its own");
+    assert!(too_long(book.take(Claim { priority: 1, ..patient(20) }, now)) >= 1.0);
+}
+
+#[test]
+fn requests_that_came_to_nothing_are_no_sign_of_speed() {
+    let (mut book, mut now) = busy_book();
+    for _ in 0..200 {
+        now += Duration::from_millis(100);
+        book.give_back(TenantId::NOBODY, 0, End::Lost, now);
+        book.take(ORDINARY, now).expect("just given back");
+    }
+    too_long(book.take(patient(21), now));
+}
+
+#[test]
+fn nobody_is_refused_for_lack_of_patience_while_nothing_is_known_or_nobody_waits() {
+    let start = Instant::now();
+    let mut book = Book::new(AdmissionLimits { running: 4, ..limits(100) });
+    book.take(Claim { count: 50, ..ORDINARY }, start).expect("free");
+    let mut now = start + Duration::from_secs(60);
+    for _ in 0..3 {
+        book.give_back(TenantId::NOBODY, 0, End::Answered, now);
+        book.take(patient(0), now).expect("the first round is not over");
+    }
+    book.give_back(TenantId::NOBODY, 0, End::Answered, now);
+    too_long(book.take(patient(0), now));
+    // Nothing is answered any more, and the deadlines of all pass: others must get their chance.
+    now += Duration::from_secs(3600);
+    (0..46).for_each(|_| book.give_back(TenantId::NOBODY, 0, End::Lost, now));
+    book.take(patient(0), now).expect("there is a place for it");
 }

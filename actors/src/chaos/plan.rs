@@ -55,7 +55,8 @@ pub(super) enum Engine {
 }
 
 /// Actors that may be hit in every way. Sessions are not among the victims: one that dies ends its request, by design.
-const BUSY: [&str; 3] = ["engine-0/scheduler-0", "engine-0/kv-cache-0", "engine-0/backend-0"];
+/// The last one is there only if answers are kept.
+const BUSY: [&str; 4] = ["engine-0/scheduler-0", "engine-0/kv-cache-0", "engine-0/backend-0", names::RESPONSE_CACHE];
 
 /// Actors that get too few messages for a fault in the next one.
 const QUIET: [&str; 3] = [names::ENGINE, names::INSPECTOR, names::HTTP];
@@ -65,11 +66,22 @@ const QUIET: [&str; 3] = [names::ENGINE, names::INSPECTOR, names::HTTP];
 pub(super) struct Plan {
     random: fastrand::Rng,
     engine: Engine,
+    busy: &'static [&'static str],
+}
+
+/// Whether there is a response cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ResponseCache {
+    /// It can be hit.
+    There,
+    /// A fault that hits nobody would be none.
+    Absent,
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64, engine: Engine) -> Self {
-        Self { random: fastrand::Rng::with_seed(seed), engine }
+    pub(super) fn new(seed: u64, engine: Engine, cache: ResponseCache) -> Self {
+        let busy = if cache == ResponseCache::There { &BUSY[..] } else { &BUSY[..BUSY.len() - 1] };
+        Self { random: fastrand::Rng::with_seed(seed), engine, busy }
     }
 
     /// The next one: half of them hit the engine where it can be hit.
@@ -90,9 +102,9 @@ impl Plan {
     }
 
     fn actor_fault(&mut self) -> Fault {
-        let victim = self.random.usize(..BUSY.len() + QUIET.len());
-        match BUSY.get(victim) {
-            None => Fault::Actor { victim: QUIET[victim - BUSY.len()], what: ActorFault::Killed },
+        let victim = self.random.usize(..self.busy.len() + QUIET.len());
+        match self.busy.get(victim) {
+            None => Fault::Actor { victim: QUIET[victim - self.busy.len()], what: ActorFault::Killed },
             Some(victim) => {
                 let what = match self.random.u8(..3) {
                     0 => ActorFault::Killed,
@@ -135,7 +147,11 @@ mod tests {
     use super::*;
 
     fn faults(seed: u64, engine: Engine) -> Vec<Fault> {
-        let mut plan = Plan::new(seed, engine);
+        faults_with(ResponseCache::There, seed, engine)
+    }
+
+    fn faults_with(cache: ResponseCache, seed: u64, engine: Engine) -> Vec<Fault> {
+        let mut plan = Plan::new(seed, engine, cache);
         (0..1000).map(|_| plan.next()).collect()
     }
 
@@ -155,5 +171,11 @@ mod tests {
         let engine = faults.map(|faults| faults.iter().filter(|fault| matches!(fault, Fault::Engine(_))).count());
         assert_eq!(engine[0], 0);
         assert!(engine[1] > 400, "{engine:?}");
+    }
+
+    #[test]
+    fn a_response_cache_that_is_not_there_is_not_hit() {
+        let hit = |fault: &Fault| matches!(fault, Fault::Actor { victim: names::RESPONSE_CACHE, .. });
+        assert!(!faults_with(ResponseCache::Absent, 1, Engine::Thread).iter().any(hit));
     }
 }

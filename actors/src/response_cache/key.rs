@@ -73,6 +73,7 @@ impl Key {
             arrived_at: _,
             deadlines: _,
             cache: _,
+            reports_position: _,
             tenant: TenantId(tenant),
         } = request;
         Self(hash(&Asked {

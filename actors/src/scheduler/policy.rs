@@ -241,9 +241,10 @@ impl Policy {
         match event {
             Event::Submit { request, tokens, standing, served, company, prefixes } => {
                 self.prefixes.insert(request, prefixes);
-                if company == Company::Nobody {
-                    self.loners.insert(request);
-                }
+                match company {
+                    Company::Nobody => self.loners.insert(request),
+                    Company::Any => self.loners.remove(&request),
+                };
                 self.submit(request, tokens, standing, served, actions);
             }
             Event::Cancel(request) => self.cancel(request, actions),
@@ -252,7 +253,7 @@ impl Policy {
                 self.reserved(request, sequence, placement, actions);
                 self.placed(request, cached);
             }
-            Event::NoSequence(request) => self.no_sequence(request),
+            Event::NoSequence(request) => self.no_sequence(request, actions),
             Event::Started { request, reused } => self.started(request, reused),
             Event::Ended { request, sequence, kv_tokens } => {
                 self.ended(request, sequence, kv_tokens, actions);
@@ -268,9 +269,14 @@ impl Policy {
         self.tell_waiting(actions);
     }
 
-    /// How many requests go before this one; `None` if it is not queued.
-    pub fn position(&self, request: RequestId) -> Option<usize> {
-        self.queue.position(request)
+    /// How many requests go before each that is queued.
+    pub fn positions(&self) -> HashMap<RequestId, u32> {
+        self.queue.positions()
+    }
+
+    /// Whether a request waits for a place.
+    pub fn is_queued(&self, request: RequestId) -> bool {
+        self.queue.standing(request).is_some()
     }
 
     /// Requests queued.
@@ -333,14 +339,18 @@ impl Policy {
     }
 
     /// Cannot happen while the running limit is below the number of sequences; the request waits for the next end.
-    fn no_sequence(&mut self, request: RequestId) {
+    fn no_sequence(&mut self, request: RequestId, actions: &mut Vec<Action>) {
         self.cache = Cache::Full;
         let Some(Active { tokens, standing, charge, stop, .. }) = self.active.remove(&request) else { return };
         let _ = self.sharing.ends(request);
         self.queue.refund(standing, charge);
         let served = if charge > 0 { Served::Nothing } else { Served::Here };
         match stop {
-            Stop::Cancelled => drop(self.prefixes.remove(&request)),
+            Stop::Cancelled => {
+                self.prefixes.remove(&request);
+                self.loners.remove(&request);
+                actions.push(Action::Forget(request));
+            }
             Stop::Replaced(tokens, served) => self.queue.push(request, standing, tokens, served),
             Stop::No | Stop::Preempted(_) => self.queue.push(request, standing, tokens.into(), served),
         }

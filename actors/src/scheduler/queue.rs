@@ -225,13 +225,15 @@ impl Queue {
         self.settle(standing);
     }
 
-    /// How many would be taken before this one if nothing were emitted meanwhile; `None`: it is not queued.
-    pub fn position(&self, request: RequestId) -> Option<usize> {
-        let standing = self.standings.get(&request)?;
-        let class = self.classes.get(&standing.priority)?;
-        let own = class.shares.get(&standing.tenant)?.turns().find(|turn| turn.2 == request)?;
-        let before = class.shares.values().map(|share| share.turns().take_while(|turn| *turn < own).count());
-        Some(self.better_than(standing.priority) + before.sum::<usize>())
+    /// How many would be taken before each if nothing were emitted meanwhile.
+    pub fn positions(&self) -> HashMap<RequestId, u32> {
+        let mut order = Vec::with_capacity(self.len());
+        for class in self.classes.values() {
+            let first = order.len();
+            order.extend(class.shares.values().flat_map(Share::turns));
+            order[first..].sort_unstable();
+        }
+        order.into_iter().zip(0..).map(|((_, _, request), place)| (request, place)).collect()
     }
 
     fn share(&mut self, standing: Standing) -> Option<&mut Share> {

@@ -7,7 +7,7 @@ use crate::engine::protocol::{ModelInfo, OutputToken, Token, TokenLogprob};
 use crate::error::GenerateError;
 use crate::priority::PRIORITIES;
 use crate::prompt::TemplateError;
-use crate::request::{Delta, GenerateRequest, MAX_LOGPROBS, MAX_STOPS, Prompt};
+use crate::request::{Delta, GenerateRequest, GenerationEvent, MAX_LOGPROBS, MAX_STOPS, Prompt};
 use crate::text::TextAssembler;
 
 /// What a session has received.
@@ -55,6 +55,15 @@ impl Answer {
                 Some(_) => PromptLogprobs::Gathering(Vec::new()),
                 None => PromptLogprobs::Delivered,
             },
+        }
+    }
+
+    /// Whether an end like this comes after an answer, or after as much of it as the caller wanted.
+    pub fn is_given(&self, end: &GenerationEvent) -> bool {
+        match end {
+            GenerationEvent::Finished(_) => true,
+            GenerationEvent::Failed(GenerateError::ClientGone) => self.first_token_at.is_some(),
+            _ => false,
         }
     }
 

@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinHandle;
 
-use crate::error::GenerateError;
 use crate::request::GenerationEvent;
 use crate::session::{SessionMsg, SessionRef};
 
@@ -66,33 +65,41 @@ enum State {
     Done,
 }
 
+/// What became of an event.
+enum Sent {
+    Taken,
+    /// It comes back.
+    NoRoom(GenerationEvent),
+    /// Nobody is there.
+    Gone,
+}
+
 impl Outbox {
     /// Nothing sent yet. `session` is told when a slow caller has room again.
     pub fn new(receiver: Receiver, session: SessionRef) -> Self {
         Self { receiver, session, backlog: VecDeque::new(), waiting: None, state: State::Open }
     }
 
-    /// Sends an event or keeps it until there is room. After the last event nothing is sent.
-    ///
-    /// # Errors
-    /// `ClientGone`.
-    pub fn send(&mut self, event: GenerationEvent) -> Result<(), GenerateError> {
-        if self.state == State::Open { self.push(event) } else { Ok(()) }
+    /// Sends an event or keeps it until there is room. After the last event nothing is sent, and a caller that is gone
+    /// misses it: what the session does next must not depend on that, because others may follow it. The session's watch
+    /// tells it when the caller goes.
+    pub fn send(&mut self, event: GenerationEvent) {
+        if self.state == State::Open {
+            self.push(event);
+        }
     }
 
-    fn push(&mut self, event: GenerationEvent) -> Result<(), GenerateError> {
+    fn push(&mut self, event: GenerationEvent) {
         if !self.backlog.is_empty() {
-            self.gather(event);
-            return Ok(());
+            return self.gather(event);
         }
         match self.try_send(event) {
-            Ok(None) => Ok(()),
-            Ok(Some(event)) => {
+            Sent::Taken => {}
+            Sent::NoRoom(event) => {
                 self.backlog.push_back(event);
                 self.wait_for_room();
-                Ok(())
             }
-            Err(gone) => Err(gone),
+            Sent::Gone => self.give_up(),
         }
     }
 
@@ -102,38 +109,31 @@ impl Outbox {
             return;
         }
         self.state = State::Ending;
-        if self.push(event).is_err() || self.backlog.is_empty() {
+        self.push(event);
+        if self.backlog.is_empty() {
             self.give_up();
         }
     }
 
     /// There is room for one event.
-    ///
-    /// # Errors
-    /// `ClientGone`.
-    pub fn flush(&mut self, room: mpsc::OwnedPermit<GenerationEvent>) -> Result<(), GenerateError> {
+    pub fn flush(&mut self, room: mpsc::OwnedPermit<GenerationEvent>) {
         self.waiting = None;
         if let Some(event) = self.backlog.pop_front() {
             room.send(event);
         }
         while let Some(event) = self.backlog.pop_front() {
             match self.try_send(event) {
-                Ok(None) => {}
-                Ok(Some(event)) => {
+                Sent::Taken => {}
+                Sent::NoRoom(event) => {
                     self.backlog.push_front(event);
-                    self.wait_for_room();
-                    return Ok(());
+                    return self.wait_for_room();
                 }
-                Err(gone) => {
-                    self.give_up();
-                    return Err(gone);
-                }
+                Sent::Gone => return self.give_up(),
             }
         }
         if self.state == State::Ending {
             self.state = State::Done;
         }
-        Ok(())
     }
 
     /// Nothing more can or need be told.
@@ -157,16 +157,15 @@ impl Outbox {
         self.state == State::Done
     }
 
-    /// `Ok(Some)`: no room, the event comes back.
-    fn try_send(&self, event: GenerationEvent) -> Result<Option<GenerationEvent>, GenerateError> {
+    fn try_send(&self, event: GenerationEvent) -> Sent {
         match &self.receiver {
             Receiver::Channel(channel) => match channel.try_send(event) {
-                Ok(()) => Ok(None),
-                Err(TrySendError::Full(event)) => Ok(Some(event)),
-                Err(TrySendError::Closed(_)) => Err(GenerateError::ClientGone),
+                Ok(()) => Sent::Taken,
+                Err(TrySendError::Full(event)) => Sent::NoRoom(event),
+                Err(TrySendError::Closed(_)) => Sent::Gone,
             },
-            Receiver::Actor { send, .. } if send(event) => Ok(None),
-            Receiver::Actor { .. } => Err(GenerateError::ClientGone),
+            Receiver::Actor { send, .. } if send(event) => Sent::Taken,
+            Receiver::Actor { .. } => Sent::Gone,
         }
     }
 

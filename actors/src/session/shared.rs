@@ -118,6 +118,11 @@ impl Sharing {
         self.outcome
     }
 
+    /// Whether anybody follows.
+    pub(super) fn has_followers(&self) -> bool {
+        !self.followers.is_empty()
+    }
+
     /// Takes down a token that the engine said and hands it on.
     pub(super) fn pass_on(&mut self, token: &OutputToken) {
         if let Some(recording) = &mut self.recording {
@@ -189,7 +194,10 @@ impl SessionState {
         }
         self.sharing.timer = None;
         match verdict {
-            Verdict::Kept(answer) => self.give_again(answer),
+            Verdict::Kept(answer) => {
+                self.give_again(answer);
+                Ok(())
+            }
             Verdict::Follow { leader, request } => self.follow(myself, leader, request),
             Verdict::Lead(lead) => {
                 self.sharing.lead = Some(lead);
@@ -209,7 +217,7 @@ impl SessionState {
         }
     }
 
-    fn give_again(&mut self, answer: Arc<KeptAnswer>) -> Result<(), GenerateError> {
+    fn give_again(&mut self, answer: Arc<KeptAnswer>) {
         self.phase = Phase::Following;
         self.sharing.prompt = None;
         self.sharing.outcome = Some(CacheOutcome::Hit);
@@ -218,9 +226,9 @@ impl SessionState {
         self.answer.prompt_len = answer.prompt_tokens;
         self.started_elsewhere();
         let cache = self.sharing.outcome;
-        self.outbox.send(GenerationEvent::Started { prompt_tokens: answer.prompt_tokens, cache })?;
+        self.outbox.send(GenerationEvent::Started { prompt_tokens: answer.prompt_tokens, cache });
         self.sharing.source = Some(Source::Kept(answer));
-        self.give()
+        self.give();
     }
 
     /// An engine computes this, or has, for somebody else: nothing of the prompt is computed here.
@@ -243,51 +251,52 @@ impl SessionState {
     }
 
     /// Gives the caller what there is, token by token, as far as it has room.
-    pub(super) fn give(&mut self) -> Result<(), GenerateError> {
+    pub(super) fn give(&mut self) {
         while self.phase == Phase::Following && self.outbox.is_clear() {
-            if !self.give_next()? {
+            if !self.give_next() {
                 return self.end_with_source();
             }
         }
-        Ok(())
     }
 
     /// False: there is nothing more yet.
-    fn give_next(&mut self) -> Result<bool, GenerateError> {
+    fn give_next(&mut self) -> bool {
         let sharing = &mut self.sharing;
         let recording = match &sharing.source {
             Some(Source::Kept(answer)) => &answer.recording,
             Some(Source::Leader { .. }) | None => match &sharing.recording {
                 Some(recording) => recording,
-                None => return Ok(false),
+                None => return false,
             },
         };
         if !recording.prompt_logprobs.is_empty()
             && self.answer.missing_prompt_logprobs(&self.request).is_some()
             && let Some(prompt) = self.answer.take_prompt_logprobs(recording.prompt_logprobs.clone())
         {
-            self.outbox.send(GenerationEvent::Prompt(prompt))?;
-            return Ok(true);
+            self.outbox.send(GenerationEvent::Prompt(prompt));
+            return true;
         }
-        let Some(token) = recording.token(sharing.given) else { return Ok(false) };
+        let Some(token) = recording.token(sharing.given) else { return false };
         sharing.given += 1;
         let mut delta = Delta::default();
         let stopped = self.answer.take_token(token, &mut delta);
         self.shown.gave(&self.answer, self.arrived_at);
-        self.outbox.send(GenerationEvent::Delta(delta))?;
-        match stopped {
-            Some(stop) => self.finish(FinishReason::StopText(stop)).map(|()| true),
-            None => Ok(true),
+        self.outbox.send(GenerationEvent::Delta(delta));
+        if let Some(stop) = stopped {
+            self.finish(FinishReason::StopText(stop));
         }
+        true
     }
 
-    fn end_with_source(&mut self) -> Result<(), GenerateError> {
+    fn end_with_source(&mut self) {
         let end = match &self.sharing.source {
             Some(Source::Kept(answer)) => Some(answer.reason.clone()),
             Some(Source::Leader { end, .. }) => end.clone(),
             None => None,
         };
-        end.map_or(Ok(()), |reason| self.finish(reason))
+        if let Some(reason) = end {
+            self.finish(reason);
+        }
     }
 
     /// From the leader, or from what is left of it.
@@ -297,32 +306,23 @@ impl SessionState {
         }
         match shared {
             Shared::Queued { position } => self.on_queued(position),
-            Shared::Running => {
-                self.started_elsewhere();
-                Ok(())
+            Shared::Running => self.started_elsewhere(),
+            Shared::Prompt { tokens, running, recording } => {
+                return self.on_leaders_prompt(&tokens, running, *recording);
             }
-            Shared::Prompt { tokens, running, recording } => self.on_leaders_prompt(&tokens, running, *recording),
-            Shared::PromptLogprobs(logprobs) => {
-                self.sharing.pass_on_prompt(&logprobs);
-                self.give()
-            }
-            Shared::Token(token) => {
-                self.sharing.pass_on(&token);
-                self.give()
-            }
-            Shared::Resumed => {
-                self.answer.on_resumed();
-                Ok(())
-            }
+            Shared::PromptLogprobs(logprobs) => self.sharing.pass_on_prompt(&logprobs),
+            Shared::Token(token) => self.sharing.pass_on(&token),
+            Shared::Resumed => self.answer.on_resumed(),
             Shared::Finished(reason) => {
                 if let Some(Source::Leader { end, .. }) = &mut self.sharing.source {
                     *end = Some(reason);
                 }
-                self.give()
             }
-            Shared::Failed(error) => Err(error),
-            Shared::LeaderGone { leader } => self.on_leader_gone(myself, leader),
+            Shared::Failed(error) => return Err(error),
+            Shared::LeaderGone { leader } => return self.on_leader_gone(myself, leader),
         }
+        self.give();
+        Ok(())
     }
 
     fn on_leaders_prompt(
@@ -336,7 +336,8 @@ impl SessionState {
             self.started_elsewhere();
         }
         self.sharing.recording = Some(recording);
-        self.give()
+        self.give();
+        Ok(())
     }
 
     fn on_leader_gone(&mut self, myself: &SessionRef, gone: RequestId) -> Result<(), GenerateError> {
@@ -357,7 +358,7 @@ impl SessionState {
 
     /// Goes on as an ordinary session, with what the leader has said.
     fn go_alone(&mut self, myself: &SessionRef) -> Result<(), GenerateError> {
-        while self.give_next()? {
+        while self.give_next() {
             if self.phase == Phase::Over {
                 return Ok(());
             }
@@ -405,8 +406,12 @@ impl SessionState {
 
     /// Ends with an error; but what concerns this caller alone is no reason to let followers down.
     pub(super) fn fail(&mut self, error: GenerateError) {
+        if self.phase == Phase::Over {
+            // The caller read too slowly for the last event: the request is in the books already.
+            return;
+        }
         let is_own = matches!(error, GenerateError::ClientGone | GenerateError::DeadlineExceeded { .. });
-        if is_own && self.phase != Phase::Over && !self.sharing.followers.is_empty() {
+        if is_own && !self.sharing.followers.is_empty() {
             tracing::debug!(request = self.request_id, %error, "the caller is gone, followers stay");
             return self.outbox.end(GenerationEvent::Failed(error));
         }

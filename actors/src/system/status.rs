@@ -53,17 +53,24 @@ pub(super) async fn follow(
     loop {
         match feed.recv().await {
             Ok(record) => {
-                let first_load = matches!(*wiring.status.borrow(), Status::Loading { .. });
                 if let Some(status) = lasting_status(&record, &engine, &instance) {
-                    // Once it has served, a load that fails is one more failed restart.
-                    if first_load || record.kind != EventKind::FirstStartFailed {
-                        wiring.set_status(status);
-                    }
+                    wiring.set_status_if(status, |current| applies(record.kind, current));
                 }
             }
             Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "supervision records missed"),
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// Whether what happened means what it says: the feed may tell it late.
+fn applies(kind: EventKind, current: &Status) -> bool {
+    match kind {
+        // Once it has served, a load that fails is one more failed restart.
+        EventKind::FirstStartFailed => matches!(current, Status::Loading { .. }),
+        // By now it may serve again, and nobody would say so a second time.
+        EventKind::Resumed => matches!(current, Status::Held { .. }),
+        _ => true,
     }
 }
 
@@ -84,13 +91,13 @@ mod tests {
 
     use super::*;
 
-    async fn after_a_failed_first_start(status: Status) -> Status {
+    async fn after(kind: EventKind, path: &str, status: Status) -> Status {
         let wiring = Arc::new(Wiring::new());
         wiring.set_status(status);
         let (events, feed) = broadcast::channel(4);
         let record = SupervisionEventRecord {
-            path: "cllm/engine-0/backend-0".to_owned(),
-            kind: EventKind::FirstStartFailed,
+            path: path.to_owned(),
+            kind,
             epoch: 1,
             cause: Some("no memory".to_owned()),
             at: SystemTime::UNIX_EPOCH,
@@ -104,9 +111,18 @@ mod tests {
     #[tokio::test]
     async fn only_a_load_that_fails_before_anything_was_served_is_final() {
         let failed = Status::Failed { cause: "no memory".to_owned() };
-        assert_eq!(after_a_failed_first_start(Status::Loading { progress: 0.5 }).await, failed);
+        let after = |status| after(EventKind::FirstStartFailed, "cllm/engine-0/backend-0", status);
+        assert_eq!(after(Status::Loading { progress: 0.5 }).await, failed);
         // A supervisor that was restarted starts its children for the first time, in its own eyes.
         let restarting = Status::Restarting { cause: "engine-0 went down".to_owned() };
-        assert_eq!(after_a_failed_first_start(restarting.clone()).await, restarting);
+        assert_eq!(after(restarting.clone()).await, restarting);
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_serves_again_is_not_said_to_be_restarting_by_late_news() {
+        let after = |status| after(EventKind::Resumed, "cllm/engine-0", status);
+        assert_eq!(after(Status::Ready).await, Status::Ready);
+        let held = Status::Held { cause: "no memory".to_owned(), retry_after: Duration::from_secs(60) };
+        assert!(matches!(after(held).await, Status::Restarting { .. }));
     }
 }

@@ -89,6 +89,7 @@ fn chaos(args: &SystemArgs, options: ChaosOptions, Shared { wiring, events, .. }
         options,
         instance: args.instance.clone(),
         host: args.host.clone(),
+        caches_responses: args.response_cache.is_some(),
         wiring: wiring.clone(),
         events: events.clone(),
         board: board.clone(),

@@ -94,7 +94,7 @@ fn check_ready(system: &System) -> Result<(), ApiError> {
         return Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: RESTART_RETRY }.into());
     }
     // Taking none tells why there are none.
-    system.admit(Claim { tenant: TenantId::NOBODY, priority: 0, count: 0 })?;
+    system.admit(Claim { tenant: TenantId::NOBODY, priority: 0, count: 0, patience: Duration::MAX })?;
     Ok(())
 }
 

@@ -92,6 +92,23 @@ fn a_request_can_shorten_its_deadline_but_not_extend_it() {
 }
 
 #[test]
+fn a_request_waits_for_half_of_its_time_unless_the_server_says_how_long() {
+    let queue = |server: Option<Duration>, body: Value| {
+        deadlines(&mut fields(body), Deadlines { queue: server, ..Deadlines::default() }).unwrap().queue
+    };
+    assert_eq!(queue(None, json!({})), Some(Deadlines::default().total / 2));
+    assert_eq!(queue(None, json!({ "timeout_ms": 1500 })), Some(Duration::from_millis(750)));
+    let configured = Some(Duration::from_secs(20));
+    assert_eq!(queue(configured, json!({ "timeout_ms": 30_000 })), configured);
+}
+
+#[test]
+fn only_a_stream_is_told_its_place_in_the_queue() {
+    let told = |stream: bool| plan(&["a"], json!({ "stream": stream })).unwrap().requests[0].reports_position;
+    assert!(told(true) && !told(false));
+}
+
+#[test]
 fn usage_is_only_streamed_on_request() {
     let delivery = |body: Value| shared(body).unwrap().delivery;
     assert_eq!(delivery(json!({ "stream_options": { "include_usage": true } })), Delivery::Whole);

@@ -9,7 +9,7 @@ use serde_json::Value;
 type Life = (String, u64);
 
 /// Actors that only their own failures end: the root restarts each of them alone.
-const ALONE: [&str; 3] = ["cllm/engine-0", "cllm/inspector", "cllm/http"];
+const ALONE: [&str; 4] = ["cllm/engine-0", "cllm/inspector", "cllm/response-cache", "cllm/http"];
 
 /// What was done to the actors, and what became of them.
 #[derive(Debug, Default)]

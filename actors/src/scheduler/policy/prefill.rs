@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::queue::{Queued, Standing};
 use super::super::sharing::{Turn, Woken};
-use super::{Action, Active, Phase, Policy};
+use super::{Action, Active, Phase, Policy, Stop};
 use crate::engine::protocol::{RequestId, Token};
 use crate::kv_cache::index::{Reuse, Wanted};
 use crate::request::TenantId;
@@ -72,13 +72,16 @@ impl Policy {
         }
     }
 
-    /// Notes new tokens, which also say that a request is through with its prompt. On the hot path, see
-    /// [`Policy::prefilled`].
+    /// Notes new tokens, which also say that a request is through with its prompt, and that it kills no engine: whoever
+    /// ran alone needs that no longer. On the hot path, see [`Policy::prefilled`].
     pub fn emitted(&mut self, request: RequestId, tokens: &[Token]) -> Woken {
         let Some(active) = self.active.get_mut(&request) else { return Woken::Nobody };
         active.tokens.extend_from_slice(tokens);
         self.queue.charge(active.standing, tokens.len() as u64);
-        if active.prefill.is_over() { Woken::Nobody } else { self.prefilled(request, 0) }
+        let (is_over, stays) = (active.prefill.is_over(), active.stop == Stop::No);
+        let woken = if is_over { Woken::Nobody } else { self.prefilled(request, 0) };
+        // Where it was submitted again meanwhile, that said who may run beside it.
+        if stays && self.loners.remove(&request) { Woken::Somebody } else { woken }
     }
 
     /// Notes that so many of a running request's tokens have no KV yet. On the hot path: only if somebody is woken the

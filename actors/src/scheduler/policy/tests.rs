@@ -5,8 +5,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::kv_cache::index::Reuse;
 use crate::request::TenantId;
+use crate::scheduler::sharing::Woken;
 
 const ROOMY: PolicyLimits = PolicyLimits { running: 2, n_ctx: 10_000 };
+
+impl Policy {
+    pub(super) fn position(&self, request: RequestId) -> Option<usize> {
+        self.queue.position(request)
+    }
+}
 
 fn ready(limits: PolicyLimits) -> Policy {
     let mut policy = Policy::new(limits, MemoryKind::Attention);
@@ -198,16 +205,48 @@ fn a_better_class_that_lacks_cells_gets_those_of_a_worse_one() {
     assert_eq!(reserves(&actions), vec![4]);
 }
 
-#[test]
-fn one_that_runs_alone_neither_drives_others_out_nor_holds_up_a_better_class() {
-    let mut policy = two_running(ROOMY, 5, 3);
-    let alone = |request: RequestId, priority: i32| match of_class(priority, request, request, 3) {
-        Event::Submit { tokens, standing, served, prefixes, .. } => {
+/// The same, but nobody may run beside it.
+fn alone(event: Event) -> Event {
+    match event {
+        Event::Submit { request, tokens, standing, served, prefixes, .. } => {
             Event::Submit { request, tokens, standing, served, company: Company::Nobody, prefixes }
         }
         other => other,
-    };
-    assert_eq!(handle(&mut policy, alone(3, 0)), vec![Action::WaitingChanged(1)]);
+    }
+}
+
+#[test]
+fn one_that_ran_alone_has_company_from_its_first_token_on() {
+    let mut policy = ready(ROOMY);
+    handle(&mut policy, alone(arrival(1, 1, 3)));
+    handle(&mut policy, reserved(1, 0));
+    assert!(reserves(&submit(&mut policy, 2, 2)).is_empty(), "it may kill the engine yet");
+    assert_eq!(policy.emitted(1, &[7]), Woken::Somebody);
+    assert_eq!(reserves(&handle(&mut policy, Event::Woken)), vec![2]);
+    assert_eq!(policy.emitted(1, &[8]), Woken::Nobody);
+}
+
+#[test]
+fn one_that_is_trusted_again_has_company() {
+    let mut policy = two_running(ROOMY, 0, 3);
+    handle(&mut policy, alone(arrival(3, 3, 3)));
+    handle(&mut policy, arrival(3, 3, 3));
+    assert_eq!(reserves(&handle(&mut policy, ended(1, 0))), vec![3], "beside the second one");
+}
+
+#[test]
+fn one_that_is_cancelled_while_there_is_no_sequence_for_it_is_forgotten() {
+    let mut policy = ready(ROOMY);
+    handle(&mut policy, alone(arrival(1, 1, 3)));
+    assert!(handle(&mut policy, Event::Cancel(1)).is_empty());
+    assert_eq!(handle(&mut policy, Event::NoSequence(1)), vec![Action::Forget(1)]);
+    assert!(policy.loners.is_empty() && policy.prefixes.is_empty());
+}
+
+#[test]
+fn one_that_runs_alone_neither_drives_others_out_nor_holds_up_a_better_class() {
+    let mut policy = two_running(ROOMY, 5, 3);
+    assert_eq!(handle(&mut policy, alone(of_class(0, 3, 3, 3))), vec![Action::WaitingChanged(1)]);
     assert!(reserves(&handle(&mut policy, ended(1, 0))).is_empty());
     assert_eq!(reserves(&handle(&mut policy, ended(2, 1))), vec![3]);
     handle(&mut policy, reserved(3, 0));

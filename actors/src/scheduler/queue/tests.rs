@@ -8,6 +8,13 @@ fn standing(priority: i32, tenant: u32, arrived_us: u64) -> Standing {
     Standing { priority, tenant: TenantId(tenant), arrived_us }
 }
 
+impl Queue {
+    /// How many go before this one.
+    pub(in crate::scheduler) fn position(&self, request: RequestId) -> Option<usize> {
+        self.positions().get(&request).map(|place| *place as usize)
+    }
+}
+
 fn push(queue: &mut Queue, request: RequestId, standing: Standing, tokens: usize) {
     queue.push(request, standing, vec![1; tokens].into(), Served::Nothing);
 }
