@@ -29,11 +29,11 @@ impl Book {
         self.in_use
     }
 
-    /// Writes the permits down as taken.
+    /// Whether the permits are there.
     ///
     /// # Errors
-    /// Why not; nothing is taken then.
-    pub(super) fn take(&mut self, claim: Claim, now: Instant) -> Result<(), Refusal> {
+    /// Why not.
+    pub(super) fn check(&self, claim: Claim, now: Instant) -> Result<(), Refusal> {
         let Claim { tenant, priority, count } = claim;
         let (pool, share) = (self.limits.pool(priority), self.limits.share(tenant));
         if count > pool.min(share) {
@@ -46,6 +46,16 @@ impl Book {
         if self.in_use + count > pool {
             return Err(Refusal::Full { limit: pool, retry_after: self.wait(self.in_use, count, now) });
         }
+        Ok(())
+    }
+
+    /// Writes the permits down as taken.
+    ///
+    /// # Errors
+    /// Why not; nothing is taken then.
+    pub(super) fn take(&mut self, claim: Claim, now: Instant) -> Result<(), Refusal> {
+        self.check(claim, now)?;
+        let Claim { tenant, count, .. } = claim;
         if self.in_use == 0 && count > 0 {
             self.rate.set_busy(true, now);
         }
