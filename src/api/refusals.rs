@@ -95,7 +95,11 @@ fn check_top_n_sigma(fields: &mut Fields) -> Result<(), ApiError> {
 
 fn check_modalities(fields: &mut Fields) -> Result<(), ApiError> {
     let wanted = fields.array(&["modalities"])?.unwrap_or_default();
-    if wanted.iter().all(|modality| modality == "text") { Ok(()) } else { Err(unsupported("modalities", " beyond text")) }
+    if wanted.iter().all(|modality| modality == "text") {
+        Ok(())
+    } else {
+        Err(unsupported("modalities", " beyond text"))
+    }
 }
 
 fn check_response_format(fields: &mut Fields) -> Result<(), ApiError> {

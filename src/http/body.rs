@@ -82,9 +82,7 @@ impl RequestBody {
     async fn check_announced_length(&mut self, headers: &HeaderMap) -> Result<(), ApiError> {
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         match announced {
-            Some(length) if length > self.limits.max_bytes && headers.contains_key(EXPECT) => {
-                Err(self.too_large())
-            }
+            Some(length) if length > self.limits.max_bytes && headers.contains_key(EXPECT) => Err(self.too_large()),
             Some(length) if length > self.limits.max_bytes => Err(self.refuse(self.too_large()).await),
             _ => Ok(()),
         }

@@ -12,7 +12,7 @@ pub(super) fn make_room_for(connections: u32) {
     let wanted = u64::from(connections) + SPARE_CONNECTIONS as u64 + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     let raised = raised(&limit, wanted);
-    let soft = match setrlimit(Resource::Nofile, raised.clone()) {
+    let soft = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised.current,
         Err(error) => {
             tracing::debug!(%error, "the limit of open files cannot be raised");

@@ -74,7 +74,14 @@ fn a_bias_comes_as_object_or_pairs_and_false_bans() {
 
 #[test]
 fn a_bias_that_names_no_token_is_refused() {
-    for bias in [json!({ "x": 1 }), json!({ "5": "1" }), json!([["hello", 1]]), json!([5]), json!({ "5": 101 }), json!({ "5": -1e40 })] {
+    for bias in [
+        json!({ "x": 1 }),
+        json!({ "5": "1" }),
+        json!([["hello", 1]]),
+        json!([5]),
+        json!({ "5": 101 }),
+        json!({ "5": -1e40 }),
+    ] {
         let error = read_from(json!({ "logit_bias": bias })).unwrap_err();
         assert_eq!(error.param(), Some("logit_bias"), "{bias}");
     }
