@@ -1,6 +1,7 @@
 //! Runs the server from its start to its last response: binds early, waits for the model, says so in one line, and
 //! stops in order when it is told to.
 
+mod open_files;
 mod settings;
 mod signals;
 
@@ -88,6 +89,7 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
     let listener = bind(&config.server.host, config.server.port).await?;
     let address = listener.local_addr().map_err(|source| listen_error(config, source))?;
     let settings = Arc::new(settings::of_config(config));
+    open_files::make_room_for(settings.connections.max_connections);
     let args = config.system_args();
     let engine = args.engine.clone();
     let system = System::start(args).await.map_err(ServeError::Actors)?;

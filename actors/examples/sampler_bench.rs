@@ -78,7 +78,7 @@ fn cases() -> Vec<(&'static str, SamplingParams)> {
         repeat_penalty: 1.1,
         frequency_penalty: 0.1,
         presence_penalty: 0.1,
-        logit_bias: vec![(5, -1.0), (9, 2.0)],
+        logit_bias: vec![(5, -1.0), (9, 2.0)].into(),
         ignore_eos: true,
         dry,
         ..default.clone()

@@ -151,6 +151,14 @@ impl Admission {
         Ok((0..claim.count).map(permit).collect())
     }
 
+    /// Whether [`Admission::try_acquire`] would find the permits now; takes none.
+    ///
+    /// # Errors
+    /// Why not, and when to come back.
+    pub fn check(&self, claim: Claim) -> Result<(), Refusal> {
+        open(&self.book).check(claim, Instant::now())
+    }
+
     /// Permits of ordinary requests in all.
     pub fn limit(&self) -> u32 {
         self.limits.max_queue

@@ -73,7 +73,7 @@ impl GenerateRequest {
     }
 
     /// A request that continues a text.
-    pub fn text(text: impl Into<String>) -> Self {
+    pub fn text(text: impl Into<Arc<str>>) -> Self {
         Self::new(Prompt::Text(text.into()))
     }
 }
@@ -89,15 +89,15 @@ impl TenantId {
     pub const NOBODY: Self = Self(0);
 }
 
-/// What a request continues.
+/// What a request continues; cheap to clone, so that many choices share one prompt.
 #[derive(Debug, Clone)]
 pub enum Prompt {
     /// Messages, laid out by the model's chat template.
     Chat(Arc<ChatPrompt>),
     /// Plain text; the model's beginning token is added if the model wants it. Special tokens' texts are plain text.
-    Text(String),
+    Text(Arc<str>),
     /// Tokens as they are.
-    Tokens(Vec<Token>),
+    Tokens(Arc<[Token]>),
 }
 
 /// Limits in time, counted from the request's arrival.

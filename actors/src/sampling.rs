@@ -4,6 +4,8 @@ mod range;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::engine::protocol::Token;
@@ -42,7 +44,7 @@ pub struct SamplingParams {
     pub seed: Option<u64>,
     /// Added to the logit of a token before anything else; `f32::NEG_INFINITY` bans it, -100 does so in practice.
     /// -100 to 100. Several entries of one token add up.
-    pub logit_bias: Vec<(Token, f32)>,
+    pub logit_bias: Arc<[(Token, f32)]>,
     /// End tokens cannot be drawn. Default false.
     pub ignore_eos: bool,
 }
@@ -137,7 +139,7 @@ impl SamplingParams {
 
     fn check_bias(&self, n_vocab: Option<u32>) -> Result<(), ParamError> {
         let end = n_vocab.map_or(i64::from(Token::MAX) + 1, i64::from);
-        for &(token, bias) in &self.logit_bias {
+        for &(token, bias) in &*self.logit_bias {
             if !(0..end).contains(&i64::from(token)) {
                 let message = format!("logit_bias names token {token}, but tokens are 0 to {}", end - 1);
                 return Err(ParamError { param: Self::LOGIT_BIAS.param, message });
@@ -198,7 +200,7 @@ impl Default for SamplingParams {
             xtc_probability: 0.0,
             xtc_threshold: 0.1,
             seed: None,
-            logit_bias: Vec::new(),
+            logit_bias: Arc::default(),
             ignore_eos: false,
         }
     }

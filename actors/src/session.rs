@@ -189,8 +189,12 @@ impl SessionState {
         answer::check(&self.request, &model.info)?;
         self.model = Some(model.clone());
         let prompt = match &self.request.prompt {
-            Prompt::Tokens(tokens) => LaidOut::Tokens(tokens.clone()),
-            Prompt::Text(text) => LaidOut::Parts(plain_text(text.clone())),
+            Prompt::Tokens(tokens) => {
+                // Before they are copied: there may be more of them than any context holds.
+                answer::room_for(tokens, &self.request, &model.info)?;
+                LaidOut::Tokens(tokens.to_vec())
+            }
+            Prompt::Text(text) => LaidOut::Parts(plain_text(&**text)),
             Prompt::Chat(chat) => match model.template.render_briefly(chat) {
                 Some(parts) => LaidOut::Parts(parts.map_err(|error| answer::template_error(&error))?),
                 None => {

@@ -189,17 +189,18 @@ impl System {
         self.take_permits(claim)
     }
 
+    /// What [`System::admit`] would say of this claim now; takes nothing. A storm is refused by it before anything is
+    /// read.
+    ///
+    /// # Errors
+    /// As [`System::admit`].
+    pub fn could_admit(&self, claim: Claim) -> Result<(), GenerateError> {
+        self.check_serving()?;
+        self.inner.admission.check(claim).map_err(|refusal| refused(refusal, claim))
+    }
+
     fn take_permits(&self, claim: Claim) -> Result<Vec<Permit>, GenerateError> {
-        self.inner.admission.try_acquire(claim).map_err(|refusal| match refusal {
-            Refusal::Full { limit, retry_after } => GenerateError::Overloaded { limit, retry_after },
-            Refusal::TooLong { retry_after } => GenerateError::QueueTooLong { patience: claim.patience, retry_after },
-            Refusal::OverQuota { limit, retry_after } => GenerateError::OverQuota { limit, retry_after },
-            // "Try again later" would be a lie.
-            Refusal::Never { limit } => GenerateError::InvalidRequest {
-                param: "n".to_owned(),
-                message: format!("{} sequences are more than the limit of {limit} here", claim.count),
-            },
-        })
+        self.inner.admission.try_acquire(claim).map_err(|refusal| refused(refusal, claim))
     }
 
     /// Whether requests are taken at all.
@@ -454,6 +455,19 @@ impl System {
         if tokio::time::timeout(ENGINE_END_DEADLINE, freed).await.is_err() {
             tracing::warn!("the engine does not end its step");
         }
+    }
+}
+
+fn refused(refusal: Refusal, claim: Claim) -> GenerateError {
+    match refusal {
+        Refusal::Full { limit, retry_after } => GenerateError::Overloaded { limit, retry_after },
+        Refusal::TooLong { retry_after } => GenerateError::QueueTooLong { patience: claim.patience, retry_after },
+        Refusal::OverQuota { limit, retry_after } => GenerateError::OverQuota { limit, retry_after },
+        // "Try again later" would be a lie.
+        Refusal::Never { limit } => GenerateError::InvalidRequest {
+            param: "n".to_owned(),
+            message: format!("{} sequences are more than the limit of {limit} here", claim.count),
+        },
     }
 }
 

@@ -102,7 +102,7 @@ fn sampling_does_not_allocate_in_steady_state() {
         ("typical", SamplingParams { top_k: 0, typical_p: 0.9, ..default.clone() }),
         ("xtc", SamplingParams { xtc_probability: 1.0, top_k: 0, ..default.clone() }),
         ("penalties", SamplingParams { repeat_penalty: 1.1, frequency_penalty: 0.1, ..default.clone() }),
-        ("bias", SamplingParams { logit_bias: vec![(3, -100.0)], ignore_eos: true, ..default.clone() }),
+        ("bias", SamplingParams { logit_bias: vec![(3, -100.0)].into(), ignore_eos: true, ..default.clone() }),
         ("dry", SamplingParams { dry, ..default.clone() }),
         ("flat", SamplingParams { temperature: 2.0, top_k: 900, ..default }),
     ];

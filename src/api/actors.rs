@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use cllm_actors::inspector::tree;
-use cllm_actors::system::{ActorAction, ActorActionError, ActorFeed, ActorFeedStream};
+use cllm_actors::system::{ActorAction, ActorActionError, ActorFeed, ActorFeedStream, Status};
 use futures_util::StreamExt;
 use futures_util::stream::{self, Stream};
 use hyper::HeaderMap;
@@ -47,7 +47,11 @@ pub(super) async fn one(api: Api, call: Call) -> Result<Response, ApiError> {
 /// `GET /actors/events`.
 pub(super) async fn events(api: Api, call: Call) -> Result<Response, ApiError> {
     let seen = last_event_id(&call.headers)?;
-    Ok(sse::response(frames(api.app.system.actor_events(seen))))
+    let mut status = api.app.system.status();
+    let feed = api.app.system.actor_events(seen);
+    // A reader that stays on would keep a server that stops waiting for it. An error: the system is gone.
+    let draining = async move { drop(status.wait_for(|status| *status == Status::Draining).await) };
+    Ok(sse::response(frames(feed).take_until(draining)))
 }
 
 /// `POST /actors/{path}/{action}`.

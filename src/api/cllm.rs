@@ -30,7 +30,7 @@ mod tests;
 
 /// `POST /generate`: one document, or with `"stream": true` what [`generate_stream`] answers.
 pub(super) async fn generate(api: Api, mut call: Call) -> Result<Response, ApiError> {
-    let plan = plan(Fields::of(call.json().await?), api.cllm_defaults(&call))?;
+    let plan = read(&api, &mut call).await?;
     match plan.shared.delivery {
         Delivery::Whole => answer(api, plan, call).await,
         Delivery::Stream { .. } => stream(api, plan, call).await,
@@ -39,7 +39,7 @@ pub(super) async fn generate(api: Api, mut call: Call) -> Result<Response, ApiEr
 
 /// `POST /generate_stream`: always a stream.
 pub(super) async fn generate_stream(api: Api, mut call: Call) -> Result<Response, ApiError> {
-    let plan = plan(Fields::of(call.json().await?), api.cllm_defaults(&call))?;
+    let plan = read(&api, &mut call).await?;
     stream(api, plan, call).await
 }
 
@@ -61,6 +61,14 @@ impl Api {
     }
 }
 
+async fn read(api: &Api, call: &mut Call) -> Result<Plan, ApiError> {
+    api.refuse_early(call).await?;
+    let fields = Fields::of(call.json().await?);
+    let plan = plan(fields, api.cllm_defaults(call))?;
+    call.body.done();
+    Ok(plan)
+}
+
 fn plan(mut fields: Fields, defaults: Defaults) -> Result<Plan, ApiError> {
     let shared = Shared::read(&mut fields, defaults)?;
     let prompt = fields.string(&["prompt"])?.filter(|prompt| !prompt.is_empty()).ok_or_else(|| missing("prompt"))?;
@@ -68,7 +76,7 @@ fn plan(mut fields: Fields, defaults: Defaults) -> Result<Plan, ApiError> {
         let message = "`n` must be 1 here: the answer has room for one text";
         return Err(ApiError::invalid("n".to_owned(), "invalid_value", message));
     }
-    Plan::new(vec![Prompt::Text(prompt)], shared, &fields)
+    Plan::new(vec![Prompt::Text(prompt.into())], shared, &fields)
 }
 
 async fn answer(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> {

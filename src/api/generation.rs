@@ -1,8 +1,9 @@
 //! The OpenAI generation endpoints: from the body to the answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cllm_actors::admission::Claim;
+use cllm_actors::admission::{Claim, Permit};
 use cllm_actors::ledger::Ledger;
 use cllm_actors::request::{CacheMode, TenantId};
 use cllm_actors::system::Generation;
@@ -33,8 +34,10 @@ use crate::http::request_log::RequestLog;
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError> {
+    api.refuse_early(&mut call).await?;
     let fields = Fields::of(call.json().await?);
     let plan = chat_request::plan(fields, api.defaults(&call, None))?;
+    call.body.done();
     let shared = plan.shared.clone();
     let logprobs = plan.requests.iter().any(|request| request.logprobs.is_some());
     let sequences = api.start(plan, &call).await.map_err(|error| blame(error, "messages"))?;
@@ -54,16 +57,18 @@ pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError>
 
 /// `POST /v1/completions`.
 pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError> {
+    api.refuse_early(&mut call).await?;
     let fields = Fields::of(call.json().await?);
     let request = completion::plan(fields, api.defaults(&call, Some(DEFAULT_MAX_TOKENS)))?;
+    call.body.done();
     let shared = request.plan.shared.clone();
-    api.check(&request.plan)?;
+    let permits = api.admit(&request.plan, &call)?;
     let extras = TextExtras {
         logprobs: request.plan.requests.iter().any(|request| request.logprobs.is_some()),
         bos: api.app.system.model().and_then(|model| model.bos),
         echo: if request.echo { Some(api.echo(&request.plan).await?) } else { None },
     };
-    let sequences = api.start(request.plan, &call).await.map_err(|error| blame(error, "prompt"))?;
+    let sequences = api.begin(request.plan, permits, &call).await.map_err(|error| blame(error, "prompt"))?;
     let stamp = Stamp::new("cmpl", &api.app.settings.model_id).of_tier(shared.class.tier);
     match shared.delivery {
         Delivery::Whole => {
@@ -90,6 +95,17 @@ impl Api {
         }
     }
 
+    /// Refuses a request that would find no permit whatever its body says, before that is read.
+    pub(super) async fn refuse_early(&self, call: &mut Call) -> Result<(), ApiError> {
+        let tenant = call.tenant.as_ref();
+        let priority = Allowance::of(tenant).best();
+        // How long it would wait, its body says.
+        let claim = Claim { tenant: tenant_id(tenant), priority, count: 1, patience: Duration::MAX };
+        let Err(error) = self.app.system.could_admit(claim) else { return Ok(()) };
+        call.body.discard(&call.headers).await;
+        Err(error.into())
+    }
+
     /// Checks what the body's shape cannot say: the model's name and the token ids.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), ApiError> {
         check_model(&self.app.settings, plan.shared.model.as_deref())?;
@@ -102,17 +118,28 @@ impl Api {
 
     /// Takes the permits and starts every sequence. Dropping the result, or this future, cancels them.
     pub(super) async fn start(&self, plan: Plan, call: &Call) -> Result<Sequences<Generation>, ApiError> {
-        self.check(&plan)?;
+        let permits = self.admit(&plan, call)?;
+        self.begin(plan, permits, call).await
+    }
+
+    /// Checks the request and takes the permits of all its sequences.
+    fn admit(&self, plan: &Plan, call: &Call) -> Result<Vec<Permit>, ApiError> {
+        self.check(plan)?;
+        let (priority, count) = (plan.shared.class.priority, plan.requests.len() as u32);
+        let patience = plan.patience().saturating_sub(call.arrived.elapsed());
+        let tenant = tenant_id(call.tenant.as_ref());
+        Ok(self.app.system.admit(Claim { tenant, priority, count, patience })?)
+    }
+
+    /// Starts every sequence under its permit.
+    async fn begin(&self, plan: Plan, permits: Vec<Permit>, call: &Call) -> Result<Sequences<Generation>, ApiError> {
         if plan.unknown_fields > 0 {
             tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
         }
         let choices = plan.shared.choices;
         let system = &self.app.system;
         let cache = cache_mode(&call.headers);
-        let tenant = call.tenant.as_ref().map_or(TenantId::NOBODY, Tenant::id);
-        let (priority, count) = (plan.shared.class.priority, plan.requests.len() as u32);
-        let patience = plan.patience().saturating_sub(call.arrived.elapsed());
-        let permits = system.admit(Claim { tenant, priority, count, patience })?;
+        let tenant = tenant_id(call.tenant.as_ref());
         let generations = permits.into_iter().zip(plan.requests).map(|(permit, mut request)| {
             request.trace_id = Arc::clone(&call.request_id);
             request.arrived_at = call.arrived;
@@ -126,14 +153,14 @@ impl Api {
         Ok(Sequences::new(generations))
     }
 
-    /// The text of each sequence's prompt.
+    /// The text of each sequence's prompt; may ask the engine for each, so only under permits.
     async fn echo(&self, plan: &Plan) -> Result<Vec<Arc<str>>, ApiError> {
         let mut echo = Vec::with_capacity(plan.requests.len());
         for prompt in plan.prompts() {
             let text: Arc<str> = match prompt {
-                Prompt::Text(text) => text.as_str().into(),
+                Prompt::Text(text) => Arc::clone(text),
                 Prompt::Tokens(tokens) => {
-                    let bytes = self.app.system.detokenize(tokens.clone()).await?;
+                    let bytes = self.app.system.detokenize(tokens.to_vec()).await?;
                     String::from_utf8_lossy(&bytes).into()
                 }
                 Prompt::Chat(_) => "".into(),
@@ -142,6 +169,11 @@ impl Api {
         }
         Ok(echo)
     }
+}
+
+/// On whose behalf a request with this key is made.
+fn tenant_id(tenant: Option<&Tenant>) -> TenantId {
+    tenant.map_or(TenantId::NOBODY, Tenant::id)
 }
 
 /// Waits for the end of all sequences and logs where their answers come from.

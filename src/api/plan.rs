@@ -20,6 +20,9 @@ mod tests;
 /// Most sequences of one HTTP request, prompts times choices.
 pub(crate) const MAX_SEQUENCES: usize = 128;
 
+/// Most bytes of one stop text.
+const MAX_STOP_BYTES: usize = 4096;
+
 /// What an absent field means at an endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct Defaults {
@@ -149,7 +152,7 @@ impl Plan {
     /// 400 that names the field and the first id out of range.
     pub(crate) fn check_tokens(&self, n_vocab: u32) -> Result<(), ApiError> {
         let prompts = self.prompts().filter_map(|prompt| match prompt {
-            Prompt::Tokens(tokens) => Some(tokens),
+            Prompt::Tokens(tokens) => Some(&**tokens),
             Prompt::Chat(_) | Prompt::Text(_) => None,
         });
         check_ids("prompt", prompts.flatten().copied(), n_vocab)?;
@@ -223,6 +226,10 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     };
     if texts.len() > MAX_STOPS {
         let message = format!("`stop` takes at most {MAX_STOPS} texts, got {}", texts.len());
+        return Err(ApiError::invalid("stop".to_owned(), "invalid_value", message));
+    }
+    if texts.iter().any(|text| text.len() > MAX_STOP_BYTES) {
+        let message = format!("a text in `stop` has at most {MAX_STOP_BYTES} bytes");
         return Err(ApiError::invalid("stop".to_owned(), "invalid_value", message));
     }
     if texts.iter().any(String::is_empty) {

@@ -41,6 +41,11 @@ impl Allowance {
             None => Self { default: 0, best: *PRIORITIES.start() },
         }
     }
+
+    /// The best priority.
+    pub(crate) fn best(self) -> i32 {
+        self.best
+    }
 }
 
 /// Takes `priority` and `service_tier` out of the request; of both, `priority` counts.

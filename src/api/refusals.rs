@@ -8,7 +8,8 @@ use crate::http::error::ApiError;
 #[cfg(test)]
 mod tests;
 
-/// Fields that constrain or change the answer and that nothing here implements. Empty values ask for nothing.
+/// Fields that constrain or change the answer and that nothing here implements. Empty values ask for nothing, but for
+/// objects: an empty schema wants JSON, and empty search options want a search.
 const UNSUPPORTED: &[&str] = &[
     "tools",
     "functions",
@@ -21,6 +22,29 @@ const UNSUPPORTED: &[&str] = &[
     "structured_outputs",
     "suffix",
     "audio",
+    "web_search_options",
+    // vLLM: with 0 the log-probability of each prompt token is wanted.
+    "prompt_logprobs",
+];
+
+/// Options that change the answer and that nothing here implements. 0, `false` and everything empty ask for nothing: many
+/// clients send all options they know.
+const OPTIONS: &[&str] = &[
+    // vLLM.
+    "stop_token_ids",
+    "min_tokens",
+    "bad_words",
+    "allowed_token_ids",
+    "include_stop_str_in_output",
+    "continue_final_message",
+    "truncate_prompt_tokens",
+    "chat_template",
+    "use_beam_search",
+    // llama.cpp; what else shapes these does nothing without them.
+    "mirostat",
+    "dynatemp_range",
+    "n_probs",
+    "lora",
 ];
 
 /// Takes the fields that this server refuses out of the request.
@@ -34,7 +58,16 @@ pub(crate) fn check(fields: &mut Fields) -> Result<(), ApiError> {
             _ => {}
         }
     }
-    check_tool_choice(fields)?;
+    for name in OPTIONS {
+        match fields.any(&[name]) {
+            Some((_, value)) if !is_neutral(&value) => return Err(unsupported(name, "")),
+            _ => {}
+        }
+    }
+    check_top_n_sigma(fields)?;
+    check_modalities(fields)?;
+    check_choice(fields, "tool_choice")?;
+    check_choice(fields, "function_call")?;
     check_response_format(fields)?;
     match fields.integer(&["best_of"], 1..=20)? {
         Some(best_of) if best_of > 1 => Err(unsupported("best_of", " beyond 1")),
@@ -43,12 +76,29 @@ pub(crate) fn check(fields: &mut Fields) -> Result<(), ApiError> {
 }
 
 /// Without tools, `none` and `auto` come to the same.
-fn check_tool_choice(fields: &mut Fields) -> Result<(), ApiError> {
-    match fields.any(&["tool_choice"]) {
+fn check_choice(fields: &mut Fields, field: &str) -> Result<(), ApiError> {
+    match fields.any(&[field]) {
         None => Ok(()),
         Some((_, Value::String(choice))) if choice == "none" || choice == "auto" => Ok(()),
         Some((name, Value::String(_) | Value::Object(_))) => Err(unsupported(name, " other than none and auto")),
         Some((name, other)) => Err(wrong_type(name, "a string or an object", &other)),
+    }
+}
+
+/// llama.cpp's clients send -1 for "off".
+fn check_top_n_sigma(fields: &mut Fields) -> Result<(), ApiError> {
+    match fields.float(&["top_n_sigma"])? {
+        Some(sigma) if sigma > 0.0 => Err(unsupported("top_n_sigma", " over 0")),
+        _ => Ok(()),
+    }
+}
+
+fn check_modalities(fields: &mut Fields) -> Result<(), ApiError> {
+    let wanted = fields.array(&["modalities"])?.unwrap_or_default();
+    if wanted.iter().all(|modality| modality == "text") {
+        Ok(())
+    } else {
+        Err(unsupported("modalities", " beyond text"))
     }
 }
 
@@ -72,6 +122,14 @@ fn is_empty(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Bool(true) | Value::Number(_) | Value::Object(_) => false,
+    }
+}
+
+fn is_neutral(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Object(fields) => fields.is_empty(),
+        other => is_empty(other),
     }
 }
 

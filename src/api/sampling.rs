@@ -2,6 +2,8 @@
 //!
 //! Types are checked here, ranges by [`SamplingParams::validate`], where they are defined.
 
+use std::sync::Arc;
+
 use cllm_actors::SamplingParams;
 use cllm_actors::engine::protocol::Token;
 use serde_json::Value;
@@ -9,6 +11,7 @@ use serde_json::Value;
 use crate::api::fields::{Fields, whole, wrong_type};
 use crate::http::error::ApiError;
 
+mod chain;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +30,7 @@ pub(crate) fn read(fields: &mut Fields, defaults: SamplingParams) -> Result<Samp
     sampling.logit_bias = logit_bias(fields)?;
     set(&mut sampling.ignore_eos, fields.boolean(&["ignore_eos"])?);
     check(&sampling, None)?;
+    chain::check(fields, &sampling)?;
     Ok(sampling)
 }
 
@@ -109,9 +113,9 @@ fn seed(fields: &mut Fields) -> Result<Option<Option<u64>>, ApiError> {
 }
 
 /// Biases by token id: OpenAI's object `{"id": bias}` or llama.cpp's array `[[id, bias or false]]`; `false` bans.
-fn logit_bias(fields: &mut Fields) -> Result<Vec<(Token, f32)>, ApiError> {
+fn logit_bias(fields: &mut Fields) -> Result<Arc<[(Token, f32)]>, ApiError> {
     match fields.any(&["logit_bias"]) {
-        None => Ok(Vec::new()),
+        None => Ok(Arc::default()),
         Some((_, Value::Object(biases))) => {
             biases.iter().map(|(id, bias)| Ok((id.parse().map_err(|_| bad_bias())?, bias_value(bias)?))).collect()
         }
@@ -133,8 +137,13 @@ fn bias_pair(pair: &Value) -> Result<(Token, f32), ApiError> {
 fn bias_value(bias: &Value) -> Result<f32, ApiError> {
     match bias {
         Value::Bool(false) => Ok(f32::NEG_INFINITY),
-        other => other.as_f64().map(|bias| bias as f32).ok_or_else(bad_bias),
+        other => other.as_f64().map(finite).ok_or_else(bad_bias),
     }
+}
+
+/// What is too large for an `f32` stays finite, so that its range is checked: an infinite bias would be a ban.
+fn finite(bias: f64) -> f32 {
+    (bias as f32).clamp(f32::MIN, f32::MAX)
 }
 
 fn bad_bias() -> ApiError {

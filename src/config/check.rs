@@ -51,6 +51,7 @@ impl Check<'_> {
         self.key_priorities();
         self.step_size();
         self.exposure();
+        self.connections();
     }
 
     /// Blames the first of these keys that is set; says nothing when one of them is wrong by itself.
@@ -187,6 +188,17 @@ impl Check<'_> {
         };
         if let Some((name, mode)) = without_effect {
             self.info(format!("{name} counts with `scheduler.tuner: {mode}` only"));
+        }
+    }
+
+    /// With too few connections the queue is never full, and whoever is turned away is not told when to come back.
+    fn connections(&mut self) {
+        let (connections, requests) = (self.config.max_connections(), self.config.most_requests());
+        if connections < requests {
+            self.warning(format!(
+                "`server.max_connections` is {connections}, fewer than the {requests} requests that `scheduler.max_queue` \
+                 admits: in a storm clients get 503 too_many_connections before the queue is full"
+            ));
         }
     }
 

@@ -34,15 +34,17 @@ section! {
         min_threads: u32 = 2, Rule::Integer(1, 1024);
         /// Accepted for old files; `true` is refused, because there is no such backend.
         use_libtorch: bool = false;
-        /// Most open connections; beyond it only the probes are answered.
-        max_connections: u32 = 1024, Rule::Integer(1, 1_000_000);
+        /// Most open connections; beyond it only the probes are answered. Unset: 1024 more than there may be requests in the
+        /// system by `scheduler.max_queue`, so that a storm gets 429 and a time to come back.
+        max_connections: Option<u32> = None, Rule::Integer(1, 1_000_000);
         /// Longest time until the head of a request is there, and for a connection to idle, in milliseconds.
         header_timeout_ms: u64 = 10_000, Rule::Integer(1, WEEK_MS);
-        /// Largest request body, in MiB.
-        max_body_mb: u32 = 16, Rule::Integer(1, 1024);
+        /// Largest request body, in MiB. What is in it must fit in one message of 64 MiB to the engine.
+        max_body_mb: u32 = 16, Rule::Integer(1, 48);
         /// Longest time that running requests get to finish at shutdown, in seconds.
         shutdown_timeout: f64 = 30.0, Rule::Number(0.0, WEEK_S);
-        /// Keys of which a client must show one, plain or as `blake3:<64 hex digits>`; empty: no key is asked for.
+        /// Keys of which a client must show one, plain or as `blake3:<64 hex digits>`. With none here and none in
+        /// `admin_keys` no key is asked for.
         api_keys: Vec<ApiKey> = Vec::new();
         /// Priority of each of the `api_keys`, in their order; 0 for those beyond the list. It is what requests with the
         /// key have, and the best they may ask for; lower runs first.

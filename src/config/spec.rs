@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use cllm_actors::admission::AdmissionLimits;
 use cllm_actors::chaos::ChaosOptions;
 use cllm_actors::engine::host::{HostKind, ProcessOptions};
 use cllm_actors::engine::spec::{EngineSpec, FakeSpec, KvStoreSpec, LlamaSpec};
+use cllm_actors::priority::PRIORITIES;
 use cllm_actors::request::Deadlines;
 use cllm_actors::response_cache::CacheOptions;
 use cllm_actors::scheduler::tuner::TunerMode;
@@ -18,6 +20,10 @@ use super::{Config, MAX_SEQUENCES};
 
 /// Sequences that run at once when no key says otherwise.
 const DEFAULT_RUNNING: u32 = 16;
+
+/// Connections beyond those of admitted requests when no key says how many: for what is refused, for probes and pages,
+/// and for clients that keep an idle one.
+const MORE_CONNECTIONS: u32 = 1024;
 
 impl Config {
     /// Sequences that run at once, 1 to 256: the smallest of the keys that are set, 16 when none is.
@@ -32,6 +38,17 @@ impl Config {
     /// Sequences that keep a prefix beside those that run; together they are at most 256.
     pub fn retained(&self) -> u32 {
         self.resources.kv_cache_max_size.min(MAX_SEQUENCES - self.running())
+    }
+
+    /// Most requests in the system, those of the best class included.
+    pub fn most_requests(&self) -> u32 {
+        let limits = AdmissionLimits { max_queue: self.scheduler.max_queue, per_tenant: None, running: 0 };
+        limits.pool(*PRIORITIES.start())
+    }
+
+    /// Most open connections.
+    pub fn max_connections(&self) -> u32 {
+        self.server.max_connections.unwrap_or_else(|| self.most_requests().saturating_add(MORE_CONNECTIONS))
     }
 
     /// Most requests of one API key; `None`: there is no other key to be kept free for.

@@ -14,7 +14,11 @@ use serde_json::error::Category;
 
 use crate::http::error::ApiError;
 
-/// How long the rest of a body over the limit is thrown away, so that the client gets to read its 413
+use budget::{BodyBudget, BodyShare};
+
+pub mod budget;
+
+/// How long the rest of a body that is refused is thrown away, so that the client gets to read why
 /// before the connection closes under its writes.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
@@ -23,6 +27,8 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 pub struct BodyLimits {
     /// Most bytes, counted as they come.
     pub max_bytes: u64,
+    /// Most bytes of all bodies in memory together; a single one of `max_bytes` always has room.
+    pub max_bytes_in_all: u64,
     /// Until the last byte is there, from the moment a handler starts to read.
     pub deadline: Duration,
 }
@@ -31,6 +37,8 @@ pub struct BodyLimits {
 pub struct RequestBody {
     chunks: Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>,
     limits: BodyLimits,
+    budget: BodyBudget,
+    share: BodyShare,
 }
 
 impl RequestBody {
@@ -38,29 +46,44 @@ impl RequestBody {
     pub fn new<B: Buf>(
         stream: impl Stream<Item = Result<B, warp::Error>> + Send + Sync + 'static,
         limits: BodyLimits,
+        budget: BodyBudget,
     ) -> Self {
         let chunks = stream.map_ok(|mut chunk| chunk.copy_to_bytes(chunk.remaining()));
-        Self { chunks: Box::pin(chunks), limits }
+        Self { chunks: Box::pin(chunks), limits, budget, share: BodyShare::default() }
     }
 
     /// Reads a JSON object. An absent content type is taken for JSON, as every OpenAI-compatible server does.
     ///
+    /// Its share of the memory for bodies is kept until [`RequestBody::done`] or the drop.
+    ///
     /// # Errors
-    /// 415 for another content type or an encoded body, 413, 408, and 400 with the path of the field at fault.
+    /// 415 for another content type or an encoded body, 413, 408, 503 when other bodies have the memory, and 400 with the
+    /// path of the field at fault.
     pub async fn read_json<T: DeserializeOwned>(&mut self, headers: &HeaderMap) -> Result<T, ApiError> {
         check_content_type(headers)?;
         self.check_announced_length(headers).await?;
         parse_json(&self.read().await?)
     }
 
+    /// Gives the memory for bodies back: everything that is needed of this one is in another form now.
+    pub fn done(&mut self) {
+        self.share.release();
+    }
+
+    /// Throws the body away before its request is refused for a reason that is not in it.
+    pub async fn discard(&mut self, headers: &HeaderMap) {
+        // Whoever waits for `100 Continue` would be told to send it by the first read.
+        if !headers.contains_key(EXPECT) {
+            self.discard_rest().await;
+        }
+    }
+
     /// A client that waits for `100 Continue` has sent nothing that would have to be thrown away.
     async fn check_announced_length(&mut self, headers: &HeaderMap) -> Result<(), ApiError> {
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         match announced {
-            Some(length) if length > self.limits.max_bytes && headers.contains_key(EXPECT) => {
-                Err(ApiError::payload_too_large(self.limits.max_bytes))
-            }
-            Some(length) if length > self.limits.max_bytes => Err(self.refuse_and_discard().await),
+            Some(length) if length > self.limits.max_bytes && headers.contains_key(EXPECT) => Err(self.too_large()),
+            Some(length) if length > self.limits.max_bytes => Err(self.refuse(self.too_large()).await),
             _ => Ok(()),
         }
     }
@@ -77,16 +100,31 @@ impl RequestBody {
         let mut body = BytesMut::new();
         while let Some(chunk) = self.chunks.next().await {
             let chunk = chunk.map_err(|_| broken_body())?;
-            if (body.len() + chunk.len()) as u64 > self.limits.max_bytes {
-                return Err(self.refuse_and_discard().await);
+            let length = (body.len() + chunk.len()) as u64;
+            if length > self.limits.max_bytes {
+                return Err(self.refuse(self.too_large()).await);
+            }
+            if self.budget.cover(&mut self.share, length).await.is_err() {
+                drop(body);
+                return Err(self.refuse(ApiError::too_many_bodies()).await);
             }
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
     }
 
+    fn too_large(&self) -> ApiError {
+        ApiError::payload_too_large(self.limits.max_bytes)
+    }
+
+    async fn refuse(&mut self, error: ApiError) -> ApiError {
+        self.share.release();
+        self.discard_rest().await;
+        error
+    }
+
     /// Discards at most as much again as is allowed.
-    async fn refuse_and_discard(&mut self) -> ApiError {
+    async fn discard_rest(&mut self) {
         let mut budget = self.limits.max_bytes;
         let discard = async {
             while let Some(Ok(chunk)) = self.chunks.next().await {
@@ -98,7 +136,6 @@ impl RequestBody {
         };
         // Whether the client finished in time does not matter: the answer is the same.
         let _ = tokio::time::timeout(DISCARD_TIME, discard).await;
-        ApiError::payload_too_large(self.limits.max_bytes)
     }
 }
 

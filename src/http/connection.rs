@@ -22,7 +22,7 @@ use crate::http::gauge::{Gauge, Present};
 use crate::http::write_timeout::WriteTimeout;
 
 /// Connections beyond the limit that are accepted for the probes alone: a server full of streams must not look dead.
-const SPARE_CONNECTIONS: usize = 32;
+pub const SPARE_CONNECTIONS: usize = 32;
 
 /// How long connections without a running request get to close by themselves.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ pub struct Connections {
 #[derive(Debug)]
 pub struct Slot {
     standing: Standing,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
     _present: Present,
 }
 
@@ -96,16 +96,12 @@ impl Connections {
         self.open.count()
     }
 
-    /// Waits for the right to serve one more connection. Cancel safe.
-    pub async fn slot(&self) -> Slot {
-        let (slots, spare) = (Arc::clone(&self.slots), Arc::clone(&self.spare));
-        let (standing, permit) = tokio::select! {
-            biased;
-            permit = slots.acquire_owned() => (Standing::Welcome, permit),
-            permit = spare.acquire_owned() => (Standing::Crowded, permit),
-        };
-        // The semaphores are never closed.
-        Slot { standing, _permit: permit.ok(), _present: self.open.enter() }
+    /// The right to serve one more connection; `None` when those for the probes are taken too.
+    pub fn slot(&self) -> Option<Slot> {
+        let welcome = Arc::clone(&self.slots).try_acquire_owned().map(|permit| (Standing::Welcome, permit));
+        let crowded = || Arc::clone(&self.spare).try_acquire_owned().map(|permit| (Standing::Crowded, permit));
+        let (standing, permit) = welcome.or_else(|_| crowded()).ok()?;
+        Some(Slot { standing, _permit: permit, _present: self.open.enter() })
     }
 
     /// Serves a connection in a task of its own, which ends with the connection or in [`Connections::shut_down`].

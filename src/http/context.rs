@@ -68,7 +68,7 @@ impl Default for HttpSettings {
         Self {
             model_id: "default".to_owned(),
             model_names: Vec::new(),
-            body: BodyLimits { max_bytes: 8 << 20, deadline: Duration::from_secs(30) },
+            body: BodyLimits { max_bytes: 8 << 20, max_bytes_in_all: 64 << 20, deadline: Duration::from_secs(30) },
             origins: AllowedOrigins::None,
             keys: KeyRing::default(),
             deadlines: Deadlines::default(),
@@ -80,7 +80,7 @@ impl Default for HttpSettings {
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { max_connections: 1024, header_timeout: Duration::from_secs(30), write_timeout: Duration::from_secs(30) }
+        Self { max_connections: 2150, header_timeout: Duration::from_secs(30), write_timeout: Duration::from_secs(30) }
     }
 }
 

@@ -16,6 +16,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use crate::http::body::RequestBody;
+use crate::http::body::budget::BodyBudget;
 use crate::http::context::{Call, HttpSettings};
 use crate::http::envelope::{Enclosed, Standing};
 use crate::http::error::{ApiError, ErrorShape};
@@ -26,7 +27,11 @@ pub fn filter(
     routes: RouteTable,
     settings: Arc<HttpSettings>,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone + Send + Sync + 'static {
-    let dispatcher = Arc::new(Dispatcher { routes, settings });
+    let dispatcher = Arc::new(Dispatcher {
+        routes,
+        bodies: BodyBudget::new(settings.body.max_bytes_in_all, settings.body.max_bytes),
+        settings,
+    });
     warp::method()
         .and(warp::path::full())
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())
@@ -54,6 +59,7 @@ struct Asked {
 struct Dispatcher {
     routes: RouteTable,
     settings: Arc<HttpSettings>,
+    bodies: BodyBudget,
 }
 
 impl Dispatcher {
@@ -63,7 +69,7 @@ impl Dispatcher {
         body: impl Stream<Item = Result<B, warp::Error>> + Send + Sync + 'static,
     ) -> Response {
         let request_headers = asked.headers.clone();
-        let body = RequestBody::new(body, self.settings.body);
+        let body = RequestBody::new(body, self.settings.body, self.bodies.clone());
         let mut response = self.route(asked, body).await;
         self.settings.origins.add_headers(&request_headers, response.headers_mut());
         response

@@ -142,6 +142,13 @@ impl ApiError {
         error
     }
 
+    /// 503 for a body for which there is no memory: other requests' bodies have it.
+    pub fn too_many_bodies() -> Self {
+        let mut error = Self::unavailable("too_many_bodies", "the server is reading too many large requests at once");
+        error.0.retry_after = Some(Duration::from_secs(1));
+        error
+    }
+
     /// 503 while the server stops.
     pub fn shutting_down() -> Self {
         let mut error = Self::unavailable("shutting_down", "the server is shutting down");

@@ -136,10 +136,11 @@ async fn accept_until_failure(args: &HttpServerArgs, mut gate: watch::Receiver<G
             _ = gate.changed() => continue,
         };
         match accepted {
-            Ok((socket, _)) => {
-                let slot = args.connections.slot().await;
-                args.connections.serve(socket, slot, args.envelope.clone());
-            }
+            Ok((socket, peer)) => match args.connections.slot() {
+                Some(slot) => args.connections.serve(socket, slot, args.envelope.clone()),
+                // Closed at once: one that waits here would keep the next probe waiting behind it.
+                None => tracing::debug!(%peer, "connection refused: no more can be served"),
+            },
             Err(error) => match AcceptError::of(&error) {
                 AcceptError::Connection => tracing::debug!(%error, "connection lost while it was accepted"),
                 AcceptError::Exhausted => {

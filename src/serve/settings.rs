@@ -12,6 +12,10 @@ use crate::http::cors::AllowedOrigins;
 /// Longest time for a whole request body.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Most bytes of request bodies that are read at once, in all connections together; JSON in memory is up to thirty times
+/// its text.
+const BODIES_BYTES: u64 = 64 << 20;
+
 /// Longest time without write progress before a client counts as gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -26,14 +30,18 @@ pub(super) fn of_config(config: &Config) -> HttpSettings {
     HttpSettings {
         model_id: model_names.first().map_or(UNNAMED, String::as_str).to_owned(),
         model_names: if model_names.is_empty() { vec![UNNAMED.to_owned()] } else { model_names },
-        body: BodyLimits { max_bytes: server.max_body_bytes(), deadline: BODY_DEADLINE },
+        body: BodyLimits {
+            max_bytes: server.max_body_bytes(),
+            max_bytes_in_all: BODIES_BYTES,
+            deadline: BODY_DEADLINE,
+        },
         origins: AllowedOrigins::of_list(&server.cors_origins),
         keys: KeyRing::of_hashes(server.api_keys.iter().map(|key| *ApiKey::hash(key)))
             .with_admins(server.admin_keys.iter().map(|key| *ApiKey::hash(key)))
             .with_priorities(&server.api_key_priorities),
         deadlines: config.scheduler.deadlines(),
         connections: ConnectionLimits {
-            max_connections: server.max_connections,
+            max_connections: config.max_connections(),
             header_timeout: server.header_timeout(),
             write_timeout: WRITE_TIMEOUT,
         },

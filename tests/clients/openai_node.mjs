@@ -4,7 +4,9 @@ import assert from "node:assert/strict";
 
 import OpenAI from "openai";
 
-const client = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: "unused", maxRetries: 0, timeout: 120_000 });
+const settings = { baseURL: `${process.argv[2]}/v1`, apiKey: "unused", maxRetries: 0, timeout: 120_000 };
+// Every answer is computed: a stream compared with its own replay would prove nothing.
+const client = new OpenAI({ ...settings, defaultHeaders: { "Cache-Control": "no-store" } });
 const question = {
   model: "default",
   messages: [{ role: "user", content: "What is the capital of France? Answer in one short sentence." }],
@@ -31,6 +33,15 @@ const tests = {
     }
     assert.equal(text, answer.choices[0].message.content);
     assert.equal(usage.completion_tokens, answer.usage.completion_tokens);
+  },
+
+  async the_same_question_again_is_answered_from_the_cache() {
+    const caching = new OpenAI(settings);
+    const again = { ...question, messages: [{ role: "user", content: `Say a word about the number ${process.hrtime.bigint()}.` }], max_tokens: 12 };
+    const first = await caching.chat.completions.create(again).withResponse();
+    const second = await caching.chat.completions.create(again).withResponse();
+    assert.deepEqual([first.response.headers.get("x-cache"), second.response.headers.get("x-cache")], ["miss", "hit"]);
+    assert.equal(second.data.choices[0].message.content, first.data.choices[0].message.content);
   },
 
   async the_stream_helper_of_the_client_works() {

@@ -1,7 +1,7 @@
 """The official OpenAI Python client against our server. Usage: openai_python.py BASE_URL
 
 Each `test_*` function is one behaviour; needs no test framework. Questions are asked at temperature 0, so that an answer
-can be compared with itself.
+can be compared with itself, and with `no-store`, so that it is computed both times and not replayed from the cache.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import openai
 from openai import AsyncOpenAI, OpenAI
 
 ROOT_URL = sys.argv[1].rstrip("/")
-SETTINGS = {"api_key": "unused", "max_retries": 0, "timeout": 120.0}
+SETTINGS = {"api_key": "unused", "max_retries": 0, "timeout": 120.0, "default_headers": {"Cache-Control": "no-store"}}
 client = OpenAI(base_url=f"{ROOT_URL}/v1", **SETTINGS)
 MODEL = "default"
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
@@ -135,9 +135,26 @@ def test_both_names_of_the_token_limit_work():
 
 
 def test_a_seed_repeats_an_answer():
-    computed = {"temperature": 1.2, "max_tokens": 16, "extra_headers": {"Cache-Control": "no-store"}}
-    answers = {ask(seed=seed, **computed).choices[0].message.content for seed in (1, 1, 1)}
+    answers = {ask(seed=seed, temperature=1.2, max_tokens=16).choices[0].message.content for seed in (1, 1, 1)}
     assert len(answers) == 1, answers
+
+
+def test_the_same_question_again_is_answered_from_the_cache():
+    caching = OpenAI(base_url=f"{ROOT_URL}/v1", **{**SETTINGS, "default_headers": {}})
+    messages = [{"role": "user", "content": f"Say a word about the number {time.time_ns()}."}]
+
+    def answer(stream: bool) -> tuple[str, str]:
+        raw = caching.chat.completions.with_raw_response.create(
+            model=MODEL, messages=messages, temperature=0, max_tokens=12, stream=stream)
+        parsed = raw.parse()
+        if not stream:
+            return raw.headers["x-cache"], parsed.choices[0].message.content
+        return raw.headers["x-cache"], "".join(choice.delta.content or "" for chunk in parsed for choice in chunk.choices)
+
+    first, text = answer(stream=False)
+    assert (first, text != "") == ("miss", True)
+    assert answer(stream=False) == ("hit", text)
+    assert answer(stream=True) == ("hit", text)
 
 
 def test_a_system_message_and_content_parts_are_taken():

@@ -35,6 +35,9 @@ def main() -> int:
     node = shutil.which("node")
     if node and (HERE / "node_modules").exists():
         clients.append([node, str(HERE / "openai_node.mjs")])
+    elif os.environ.get("CI"):
+        print("clients: error: no node or no node_modules here, and CI must run the Node client", file=sys.stderr)
+        return 1
     else:
         print("clients: no node or no node_modules here, the Node client is left out", flush=True)
     if sys.platform == "linux":

@@ -81,10 +81,13 @@ fn wrong_fields() -> Vec<(Value, &'static str, &'static str)> {
         (json!({ "logit_bias": { "1": 101 } }), "logit_bias", "invalid_value"),
         (json!({ "logit_bias": { "one": 1 } }), "logit_bias", "invalid_value"),
         (json!({ "logit_bias": { "260": 1 } }), "logit_bias", "invalid_value"),
+        (json!({ "logit_bias": { "5": -1e40 } }), "logit_bias", "invalid_value"),
         (json!({ "logit_bias": 1 }), "logit_bias", "invalid_type"),
         (json!({ "dry_sequence_breakers": [""] }), "dry_sequence_breakers", "invalid_value"),
         (json!({ "dry_sequence_breakers": [1] }), "dry_sequence_breakers", "invalid_type"),
         (json!({ "tools": [{ "type": "function" }] }), "tools", "unsupported_parameter"),
+        (json!({ "min_tokens": 3 }), "min_tokens", "unsupported_parameter"),
+        (json!({ "samplers": ["temperature"] }), "samplers", "unsupported_parameter"),
         (json!({ "response_format": { "type": "json_object" } }), "response_format", "unsupported_parameter"),
     ]);
     wrong

@@ -92,6 +92,23 @@ async fn a_full_server_answers_429_and_finishes_what_it_admitted() {
 }
 
 #[tokio::test]
+async fn in_a_storm_a_request_is_refused_before_its_body_is_read() {
+    let server = Server::start(&["scheduler.max_queue=1", SLOW]).await;
+    let (_ordinary, _) = running(&server, "the only place", 3000).await;
+    let urgent = json!({ "max_tokens": 3000, "priority": -1, "stream": true });
+    let mut reserve = server.stream(PATH, text_body("the reserve", urgent)).await;
+    reserve.chunk().await.expect("it runs");
+    let mut socket = TcpStream::connect(server.address).await.expect("it accepts");
+    let head = format!("POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{{");
+    socket.write_all(head.as_bytes()).await.expect("it reads");
+    let since = Instant::now();
+    let mut answer = [0; 12];
+    soon("an answer", socket.read_exact(&mut answer)).await.expect("it answers");
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 429");
+    assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
+}
+
+#[tokio::test]
 async fn more_choices_than_the_server_ever_admits_are_the_clients_mistake() {
     let server = Server::start(&["scheduler.max_queue=2"]).await;
     let answer = server.post(PATH, text_body("too many", json!({ "n": 3 }))).await;
@@ -224,10 +241,13 @@ async fn the_first_signal_lets_streams_finish_and_refuses_new_requests() {
 async fn an_idle_server_stops_at_once() {
     let mut server = Server::start(&[]).await;
     assert_eq!(server.get("/readyz").await.status, 200);
+    let mut feed = server.open(Ask::get("/actors/events")).await;
+    assert!(matches!(feed.event().await, Some(Event::Comment(_))), "the feed is open");
     let since = Instant::now();
     server.signal("INT").await;
     assert_eq!(server.exit().await.code(), Some(0));
     assert!(since.elapsed() < AT_ONCE, "{:?}", since.elapsed());
+    while feed.event().await.is_some() {}
 }
 
 #[tokio::test]

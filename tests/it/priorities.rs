@@ -142,6 +142,8 @@ async fn a_key_at_its_share_is_refused_and_the_others_are_not() {
     let settings = ["server.api_keys=[one, other]", "scheduler.max_queue=5", "backend.fake.step_time_us=20000"];
     let server = Server::start(&settings).await;
     let long = |prompt: &str| text_body(prompt, json!({ "max_tokens": 3000, "stream": true }));
+    let never = server.ask(keyed("one", &text_body("n", json!({ "n": 3 })))).await;
+    assert_eq!((never.status.as_u16(), &never.json()["error"]["param"]), (400, &json!("n")));
     let mut held = Vec::new();
     for number in 0..2 {
         held.push(server.open(keyed("one", &long(&format!("held {number}")))).await);
@@ -151,8 +153,6 @@ async fn a_key_at_its_share_is_refused_and_the_others_are_not() {
     assert_eq!((refused.status.as_u16(), &refused.json()["error"]["code"]), (429, &json!("rate_limit_exceeded")));
     assert!(refused.body.contains("this API key is at its limit of 2"), "{}", refused.body);
     assert_wait(&refused);
-    let never = server.ask(keyed("one", &text_body("n", json!({ "n": 3 })))).await;
-    assert_eq!((never.status.as_u16(), &never.json()["error"]["param"]), (400, &json!("n")));
     let other = server.open(keyed("other", &long("not my flood"))).await;
     assert_eq!(other.status, 200);
 }

@@ -77,6 +77,34 @@ fn nothing_is_left_undone_or_switched_off() {
 }
 
 #[test]
+fn every_code_of_an_error_stands_in_the_readme() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("it is there");
+    let table = readme.split("### Errors").nth(1).and_then(|rest| rest.split("\n###").next()).expect("it has a table");
+    let sources = sources().into_iter().filter(|source| source.path.starts_with("src/") && !source.is_test());
+    let codes: Vec<String> = sources.flat_map(|source| error_codes(&source.text)).collect();
+    assert!(codes.len() > 30, "the search finds too little: {codes:?}");
+    // Only the log line of a client that left has this one.
+    let told = codes.into_iter().filter(|code| code != "client_gone");
+    assert_none(told.filter(|code| !table.contains(&format!("`{code}`"))).collect());
+}
+
+/// The codes in the calls that make an error: the words with an underscore among their arguments.
+fn error_codes(text: &str) -> Vec<String> {
+    let makers = ["ApiError::invalid(", "Self::invalid(", "ApiError::conflict(", "Self::unavailable(", "Self::new("];
+    let calls = makers.iter().flat_map(|maker| text.split(maker).skip(1));
+    let statements = calls.filter_map(|rest| rest.split(';').next()?.split(")\n").next());
+    let is_word = |text: &str| text.contains('_') && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    // OpenAI's types of errors stand beside them.
+    let is_code = |word: &str| is_word(word) && (!word.ends_with("_error") || word == "internal_error");
+    let words = statements.flat_map(|statement| {
+        let parts: Vec<&str> = statement.split('"').collect();
+        let texts = parts.windows(2).skip(1).step_by(2).filter(|pair| pair[1].starts_with(',')).map(|pair| pair[0]);
+        texts.map(str::to_owned).collect::<Vec<_>>()
+    });
+    words.filter(|word| is_code(word)).collect()
+}
+
+#[test]
 fn unsafe_code_is_only_in_the_llama_engine() {
     // Counting allocators cannot be written without; they are no part of what ships.
     let counting = ["actors/tests/sampler_allocations.rs", "actors/tests/cache_memory.rs"];

@@ -38,11 +38,11 @@ impl Book {
         self.in_use
     }
 
-    /// Writes the permits down as taken.
+    /// Whether the permits are there.
     ///
     /// # Errors
-    /// Why not; nothing is taken then.
-    pub(super) fn take(&mut self, claim: Claim, now: Instant) -> Result<(), Refusal> {
+    /// Why not.
+    pub(super) fn check(&self, claim: Claim, now: Instant) -> Result<(), Refusal> {
         let Claim { tenant, priority, count, patience } = claim;
         let (pool, share) = (self.limits.pool(priority), self.limits.share(tenant));
         if count > pool.min(share) {
@@ -55,13 +55,25 @@ impl Book {
         if self.in_use + count > pool {
             return Err(Refusal::Full { limit: pool, retry_after: self.wait(self.in_use, count, now) });
         }
-        if count == 0 {
-            return Ok(());
-        }
-        if let Some(excess) = self.time_until_its_turn(tenant, priority, now).checked_sub(patience)
+        let turn = self.time_until_its_turn(tenant, priority, now);
+        if let Some(excess) = turn.checked_sub(patience)
+            && count > 0
             && excess > Duration::ZERO
         {
             return Err(Refusal::TooLong { retry_after: bounded(excess) });
+        }
+        Ok(())
+    }
+
+    /// Writes the permits down as taken.
+    ///
+    /// # Errors
+    /// Why not; nothing is taken then.
+    pub(super) fn take(&mut self, claim: Claim, now: Instant) -> Result<(), Refusal> {
+        self.check(claim, now)?;
+        let Claim { tenant, priority, count, .. } = claim;
+        if count == 0 {
+            return Ok(());
         }
         if self.in_use == 0 {
             self.rate.set_busy(true, now);

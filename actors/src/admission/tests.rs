@@ -24,6 +24,16 @@ fn permits_are_taken_all_or_none_and_come_back() {
 }
 
 #[test]
+fn a_check_says_what_a_claim_would_get_and_takes_nothing() {
+    let admission = Admission::new(limits(2));
+    assert_eq!(admission.check(Claim { count: 2, ..ORDINARY }), Ok(()));
+    assert_eq!(admission.in_use(), 0);
+    let _all = admission.try_acquire(Claim { count: 2, ..ORDINARY }).expect("free");
+    assert!(matches!(admission.check(ORDINARY), Err(Refusal::Full { limit: 2, .. })));
+    assert_eq!(admission.check(Claim { priority: -1, ..ORDINARY }), Ok(()), "there is a reserve");
+}
+
+#[test]
 fn better_classes_have_a_tenth_more_and_worse_ones_a_tenth_less_but_at_least_one() {
     let urgent = Claim { priority: -1, ..ORDINARY };
     let relaxed = Claim { priority: 1, ..ORDINARY };

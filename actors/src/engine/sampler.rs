@@ -45,7 +45,7 @@ pub struct Sampler {
     seed: u64,
     /// Tokens emitted since the end of the prompt.
     index: u64,
-    bias: Vec<(Token, f32)>,
+    bias: Arc<[(Token, f32)]>,
     /// Tokens that must not be drawn, by id: the end tokens, if they are ignored.
     banned: Vec<Token>,
     penalties: Option<Penalties>,
@@ -147,7 +147,7 @@ impl Sampler {
     fn adjust(&self, logits: &[f32], row: &mut Vec<f32>, scratch: &mut DryScratch) {
         row.clear();
         row.extend_from_slice(logits);
-        for &(token, bias) in &self.bias {
+        for &(token, bias) in &*self.bias {
             if let Some(logit) = row.get_mut(token as usize) {
                 *logit += bias;
             }

@@ -120,7 +120,9 @@ fn is_greedy(sampling: &SamplingParams) -> bool {
 fn normalised(sampling: &SamplingParams) -> SamplingParams {
     let mut one = sampling.clone();
     // Stable: entries of one token add up in their order.
-    one.logit_bias.sort_by_key(|(token, _)| *token);
+    let mut biases = one.logit_bias.to_vec();
+    biases.sort_by_key(|(token, _)| *token);
+    one.logit_bias = biases.into();
     if is_greedy(sampling) {
         let default = SamplingParams::default();
         one = SamplingParams {

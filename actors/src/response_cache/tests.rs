@@ -174,7 +174,7 @@ async fn the_same_request_again_gives_the_same_events_without_computing() {
         GenerateRequest { stop: vec![first_words[6..9].to_owned()], ..request("until it stops", 100) },
         chat("until you end"),
         GenerateRequest { logprobs: Some(2), prompt_logprobs: Some(1), ..request("with numbers", 10) },
-        GenerateRequest { prompt: Prompt::Tokens(vec![104, 105]), ..request("", 5) },
+        GenerateRequest { prompt: Prompt::Tokens(vec![104, 105].into()), ..request("", 5) },
         request("only read", 0),
     ];
     let mut reasons = Vec::new();

@@ -23,7 +23,7 @@ const FIELDS: [(Range, &str, Setter); 12] = [
     (SamplingParams::XTC_THRESHOLD, "pub xtc_threshold:", |p, v| p.xtc_threshold = v),
     (SamplingParams::DRY_MULTIPLIER, "pub multiplier:", |p, v| p.dry.multiplier = v),
     (SamplingParams::DRY_BASE, "pub base:", |p, v| p.dry.base = v),
-    (SamplingParams::LOGIT_BIAS, "pub logit_bias:", |p, v| p.logit_bias = vec![(3, v)]),
+    (SamplingParams::LOGIT_BIAS, "pub logit_bias:", |p, v| p.logit_bias = vec![(3, v)].into()),
 ];
 
 #[test]
@@ -68,7 +68,7 @@ fn negative_infinity_is_a_bias_only() {
     for (range, _, set) in FIELDS.iter().filter(|(range, ..)| range.param != "logit_bias") {
         assert_eq!(refusal(|p| set(p, f32::NEG_INFINITY), None).param, range.param);
     }
-    let banned = SamplingParams { logit_bias: vec![(0, f32::NEG_INFINITY)], ..SamplingParams::default() };
+    let banned = SamplingParams { logit_bias: vec![(0, f32::NEG_INFINITY)].into(), ..SamplingParams::default() };
     assert_eq!(banned.validate(Some(1)), Ok(()));
 }
 
@@ -92,13 +92,13 @@ fn windows_below_minus_one_are_refused() {
 
 #[test]
 fn biased_tokens_must_be_in_the_vocabulary() {
-    let error = refusal(|p| p.logit_bias = vec![(9, 1.0), (10, 1.0)], Some(10));
+    let error = refusal(|p| p.logit_bias = vec![(9, 1.0), (10, 1.0)].into(), Some(10));
     assert_eq!(
         (error.param, error.message.as_str()),
         ("logit_bias", "logit_bias names token 10, but tokens are 0 to 9")
     );
-    assert_eq!(refusal(|p| p.logit_bias = vec![(-1, 1.0)], None).param, "logit_bias");
-    let unknown = SamplingParams { logit_bias: vec![(10, 1.0)], ..SamplingParams::default() };
+    assert_eq!(refusal(|p| p.logit_bias = vec![(-1, 1.0)].into(), None).param, "logit_bias");
+    let unknown = SamplingParams { logit_bias: vec![(10, 1.0)].into(), ..SamplingParams::default() };
     assert_eq!(unknown.validate(None), Ok(()));
 }
 

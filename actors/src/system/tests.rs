@@ -26,7 +26,7 @@ async fn start(test: &str, spec: FakeSpec) -> System {
 }
 
 fn request(prompt: &[Token], max_tokens: u32) -> GenerateRequest {
-    let mut request = GenerateRequest::new(Prompt::Tokens(prompt.to_vec()));
+    let mut request = GenerateRequest::new(Prompt::Tokens(prompt.into()));
     request.sampling.temperature = 0.0;
     request.max_tokens = Some(max_tokens);
     request

@@ -32,7 +32,7 @@ fn prompt(sentences: usize, who: usize) -> String {
 }
 
 fn request(prompt: String) -> GenerateRequest {
-    let mut request = GenerateRequest::new(Prompt::Text(prompt));
+    let mut request = GenerateRequest::new(Prompt::Text(prompt.into()));
     request.sampling.temperature = 0.0;
     request.max_tokens = Some(2);
     request

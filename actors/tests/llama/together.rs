@@ -70,7 +70,7 @@ async fn start(instance: &str) -> System {
 
 async fn ask(system: &System, question: &str) -> Answer {
     let prompt = PROMPT.replace("What is the capital of France?", question);
-    let mut request = GenerateRequest::new(Prompt::Text(prompt));
+    let mut request = GenerateRequest::new(Prompt::Text(prompt.into()));
     (request.max_tokens, request.logprobs) = (Some(TOKENS), Some(20));
     request.sampling.temperature = 0.0;
     request.sampling.ignore_eos = true;

@@ -62,14 +62,14 @@ fn prompt(value: Value) -> Result<Prompt, ApiError> {
 }
 
 fn text_prompt(text: String) -> Result<Prompt, ApiError> {
-    if text.is_empty() { Err(empty()) } else { Ok(Prompt::Text(text)) }
+    if text.is_empty() { Err(empty()) } else { Ok(Prompt::Text(text.into())) }
 }
 
 fn token_prompt(ids: &[Value]) -> Result<Prompt, ApiError> {
     if ids.is_empty() {
         return Err(empty());
     }
-    tokens("prompt", ids).map(Prompt::Tokens)
+    tokens("prompt", ids).map(|tokens| Prompt::Tokens(tokens.into()))
 }
 
 /// The token ids in a JSON array.

@@ -24,7 +24,7 @@ fn shared(body: Value) -> Result<Shared, ApiError> {
 fn plan(prompts: &[&str], body: Value) -> Result<Plan, ApiError> {
     let mut fields = fields(body);
     let shared = Shared::read(&mut fields, defaults())?;
-    Plan::new(prompts.iter().map(|text| Prompt::Text((*text).to_owned())).collect(), shared, &fields)
+    Plan::new(prompts.iter().map(|text| Prompt::Text((*text).into())).collect(), shared, &fields)
 }
 
 fn refused(body: Value) -> String {
@@ -38,6 +38,17 @@ fn every_prompt_gets_the_choices_it_would_get_alone() {
     assert_eq!(seeds, [Some(7), Some(8), Some(7), Some(8)]);
     let prompts: Vec<_> = plan.prompts().map(|prompt| format!("{prompt:?}")).collect();
     assert_eq!(prompts, [r#"Text("a")"#, r#"Text("b")"#]);
+}
+
+#[test]
+fn choices_share_their_prompt_and_their_biases() {
+    let text = plan(&["a long text"], json!({ "n": 128, "logit_bias": { "5": 1 } })).unwrap();
+    let Prompt::Text(first) = &text.requests[0].prompt else { panic!("not a text") };
+    let shares = |request: &GenerateRequest| {
+        matches!(&request.prompt, Prompt::Text(text) if std::sync::Arc::ptr_eq(text, first))
+            && std::sync::Arc::ptr_eq(&request.sampling.logit_bias, &text.requests[0].sampling.logit_bias)
+    };
+    assert!(text.requests.iter().all(shares));
 }
 
 #[test]
@@ -78,7 +89,7 @@ fn stop_is_one_text_or_up_to_16() {
     assert_eq!(stops(json!(["x", "y"])).unwrap(), ["x", "y"]);
     assert!(stops(json!([])).unwrap().is_empty());
     assert!(stops(json!(vec!["x"; 16])).is_ok());
-    for bad in [json!(vec!["x"; 17]), json!(""), json!(["x", ""]), json!([1]), json!(7)] {
+    for bad in [json!(vec!["x"; 17]), json!(""), json!(["x", ""]), json!([1]), json!(7), json!("x".repeat(4097))] {
         assert_eq!(stops(bad.clone()).unwrap_err().param(), Some("stop"), "{bad}");
     }
 }

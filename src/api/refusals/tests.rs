@@ -20,6 +20,25 @@ fn what_would_change_the_answer_is_refused_and_not_ignored() {
         ("json_schema", json!({})),
         ("suffix", json!("end")),
         ("best_of", json!(2)),
+        ("function_call", json!({ "name": "f" })),
+        ("web_search_options", json!({})),
+        ("modalities", json!(["text", "audio"])),
+        ("audio", json!({ "voice": "ash" })),
+        ("stop_token_ids", json!([2])),
+        ("min_tokens", json!(5)),
+        ("bad_words", json!(["damn"])),
+        ("allowed_token_ids", json!([1, 2])),
+        ("include_stop_str_in_output", json!(true)),
+        ("continue_final_message", json!(true)),
+        ("truncate_prompt_tokens", json!(-1)),
+        ("chat_template", json!("{{ messages }}")),
+        ("prompt_logprobs", json!(0)),
+        ("use_beam_search", json!(true)),
+        ("mirostat", json!(2)),
+        ("dynatemp_range", json!(0.5)),
+        ("top_n_sigma", json!(1.5)),
+        ("n_probs", json!(3)),
+        ("lora", json!([{ "id": 0, "scale": 0.5 }])),
     ] {
         let error = check_body(json!({ field: value })).unwrap_err();
         assert_eq!((error.status().as_u16(), error.code()), (400, "unsupported_parameter"), "{field}");
@@ -34,7 +53,15 @@ fn what_asks_for_nothing_is_accepted() {
         "suffix": "", "best_of": 1, "functions": [],
     }))
     .unwrap();
-    check_body(json!({ "tool_choice": "none" })).unwrap();
+    check_body(json!({ "tool_choice": "none", "function_call": "auto", "modalities": ["text"] })).unwrap();
+    // What clients send that send every option they know.
+    check_body(json!({
+        "stop_token_ids": [], "min_tokens": 0, "bad_words": [], "allowed_token_ids": null, "use_beam_search": false,
+        "include_stop_str_in_output": false, "continue_final_message": false, "truncate_prompt_tokens": null,
+        "chat_template": "", "prompt_logprobs": null, "mirostat": 0, "mirostat_tau": 5, "mirostat_eta": 0.1,
+        "dynatemp_range": 0.0, "dynatemp_exponent": 1, "top_n_sigma": -1, "n_probs": 0, "lora": [],
+    }))
+    .unwrap();
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn every_field_arrives_in_its_place() {
         xtc_probability: 0.14,
         xtc_threshold: 0.15,
         seed: Some(16),
-        logit_bias: vec![(17, 18.0)],
+        logit_bias: vec![(17, 18.0)].into(),
         ignore_eos: true,
     };
     assert_eq!(read_from(body).unwrap(), expected);
@@ -67,17 +67,51 @@ fn a_seed_is_any_64_bit_integer_and_minus_one_is_random() {
 #[test]
 fn a_bias_comes_as_object_or_pairs_and_false_bans() {
     let object = read_from(json!({ "logit_bias": { "5": -100, "6": 0.5 } })).unwrap();
-    assert_eq!(object.logit_bias, [(5, -100.0), (6, 0.5)]);
+    assert_eq!(*object.logit_bias, [(5, -100.0), (6, 0.5)]);
     let pairs = read_from(json!({ "logit_bias": [[5, false], [6, 1]] })).unwrap();
-    assert_eq!(pairs.logit_bias, [(5, f32::NEG_INFINITY), (6, 1.0)]);
+    assert_eq!(*pairs.logit_bias, [(5, f32::NEG_INFINITY), (6, 1.0)]);
 }
 
 #[test]
 fn a_bias_that_names_no_token_is_refused() {
-    for bias in [json!({ "x": 1 }), json!({ "5": "1" }), json!([["hello", 1]]), json!([5]), json!({ "5": 101 })] {
+    for bias in [
+        json!({ "x": 1 }),
+        json!({ "5": "1" }),
+        json!([["hello", 1]]),
+        json!([5]),
+        json!({ "5": 101 }),
+        json!({ "5": -1e40 }),
+    ] {
         let error = read_from(json!({ "logit_bias": bias })).unwrap_err();
         assert_eq!(error.param(), Some("logit_bias"), "{bias}");
     }
+}
+
+#[test]
+fn a_list_of_samplers_may_order_them_anew_and_switch_off_none_that_acts() {
+    let neutral = |fields: Value| {
+        let mut body = json!({ "top_k": 0, "top_p": 1, "min_p": 0, "temperature": 1 });
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        read_from(body)
+    };
+    // As llama.cpp's own page and other clients send them.
+    for all in [json!("edskypmxt"), json!("edkypmxt"), json!([]), json!(["temp", "min-p", "top_p", "typ_p", "top_k"])] {
+        assert!(read_from(json!({ "samplers": all })).is_ok(), "{all}");
+    }
+    assert!(neutral(json!({ "samplers": ["temperature"] })).is_ok());
+    assert!(neutral(json!({ "samplers": "kt" })).is_ok());
+    assert!(read_from(json!({ "samplers": ["temperature"], "temperature": 0 })).is_ok());
+    for (samplers, parameter) in [
+        (json!(["temperature"]), json!({ "top_k": 5 })),
+        (json!("kpmt"), json!({ "repeat_penalty": 1.2 })),
+        (json!(["top_k"]), json!({ "temperature": 0.5 })),
+    ] {
+        let mut fields = parameter.clone();
+        fields["samplers"] = samplers;
+        let error = neutral(fields).unwrap_err();
+        assert_eq!((error.param(), error.code()), (Some("samplers"), "unsupported_parameter"), "{parameter}");
+    }
+    assert_eq!(read_from(json!({ "samplers": [1] })).unwrap_err().code(), "invalid_type");
 }
 
 #[test]

@@ -133,3 +133,16 @@ fn variables_that_kubernetes_sets_for_a_service_are_ignored_with_a_note() {
     let text = "these environment variables name no key and are ignored: CLLM_PORT, CLLM_SERVICE_HOST";
     assert_eq!(loaded.notes[0], Note::Info(text.to_owned()));
 }
+
+#[test]
+fn connections_are_more_than_admitted_requests_unless_said_otherwise_which_is_a_warning() {
+    let warned = |set: &[&str]| {
+        let loaded = accepted("", &[], set);
+        let warned = loaded.notes.iter().any(|note| note.to_string().starts_with("warning: `server.max_connections`"));
+        (loaded.config.max_connections(), warned)
+    };
+    assert_eq!(warned(&[]), (2150, false));
+    assert_eq!(warned(&["scheduler.max_queue=5000"]), (6524, false));
+    assert_eq!(warned(&["server.max_connections=1126"]), (1126, false));
+    assert_eq!(warned(&["server.max_connections=1125"]), (1125, true));
+}

@@ -8,7 +8,7 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use serde::Deserialize;
 
-use super::{BodyLimits, RequestBody, parse_json};
+use super::{BodyBudget, BodyLimits, RequestBody, parse_json};
 use crate::http::error::ApiError;
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -68,10 +68,14 @@ fn only_an_object_will_do_and_nothing_after_it() {
     assert_eq!(refusal(&"[".repeat(100_000)).0, "invalid_json");
 }
 
+fn limits(max_bytes: u64) -> BodyLimits {
+    BodyLimits { max_bytes, max_bytes_in_all: 0, deadline: Duration::from_secs(60) }
+}
+
 fn body(chunks: &[&'static str], max_bytes: u64) -> RequestBody {
     let chunks: Vec<_> =
         chunks.iter().map(|chunk| Ok::<_, warp::Error>(Bytes::from_static(chunk.as_bytes()))).collect();
-    RequestBody::new(stream::iter(chunks), BodyLimits { max_bytes, deadline: Duration::from_secs(5) })
+    RequestBody::new(stream::iter(chunks), limits(max_bytes), BodyBudget::new(0, max_bytes))
 }
 
 fn headers(content_type: Option<&'static str>) -> HeaderMap {
@@ -113,8 +117,36 @@ async fn json_in_all_its_spellings_is_read_and_the_rest_is_415() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_never_ends_is_408_at_the_deadline() {
-    let limits = BodyLimits { max_bytes: 99, deadline: Duration::from_secs(5) };
-    let mut body = RequestBody::new(stream::pending::<Result<Bytes, warp::Error>>(), limits);
+    let budget = BodyBudget::new(0, 99);
+    let mut body = RequestBody::new(stream::pending::<Result<Bytes, warp::Error>>(), limits(99), budget);
     let error = body.read_json::<Wanted>(&HeaderMap::new()).await.unwrap_err();
     assert_eq!((error.status().as_u16(), error.code()), (408, "body_timeout"));
+}
+
+/// A JSON object of this many KiB in pieces of one.
+fn large(kib: usize) -> impl futures_util::Stream<Item = Result<Bytes, warp::Error>> {
+    let text = format!("{{\"messages\": []{}}}", " ".repeat(kib * 1024 - 16));
+    let pieces: Vec<_> = text.as_bytes().chunks(1024).map(Bytes::copy_from_slice).collect();
+    stream::iter(pieces.into_iter().map(Ok))
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_together_have_so_much_memory_and_no_more() {
+    let budget = BodyBudget::new(12 * 1024, 8 * 1024);
+    let read = async |body: &mut RequestBody| body.read_json::<Wanted>(&HeaderMap::new()).await;
+    let new = |kib| RequestBody::new(large(kib), limits(8 * 1024), budget.clone());
+    let mut first = new(8);
+    read(&mut first).await.unwrap();
+
+    let error = read(&mut new(8)).await.unwrap_err();
+    assert_eq!((error.status().as_u16(), error.code()), (503, "too_many_bodies"));
+    assert!(error.response(Default::default()).headers().contains_key("retry-after"));
+    read(&mut new(4)).await.expect("what was refused holds nothing");
+
+    let mut waiting = new(8);
+    let (waited, ()) = tokio::join!(read(&mut waiting), async {
+        tokio::task::yield_now().await;
+        first.done();
+    });
+    waited.expect("the first is done with its body");
 }

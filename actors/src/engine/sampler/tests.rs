@@ -109,7 +109,7 @@ fn everything(seed: u64) -> SamplingParams {
         xtc_probability: 0.5,
         xtc_threshold: 0.1,
         seed: Some(seed),
-        logit_bias: vec![(3, 0.5), (0, -0.5)],
+        logit_bias: vec![(3, 0.5), (0, -0.5)].into(),
         ignore_eos: true,
     }
 }
@@ -185,12 +185,12 @@ fn greedy_takes_the_lowest_of_equal_tokens() {
 #[test]
 fn bias_moves_and_bans_tokens() {
     let row = [1.0, 0.5, 0.0, -0.5];
-    let biased = |logit_bias| sample(&SamplingParams { logit_bias, ..greedy() }, &row);
-    assert_eq!(biased(vec![(1, 1.0)]), 1);
-    assert_eq!(biased(vec![(0, f32::NEG_INFINITY)]), 1);
-    assert_eq!(biased(vec![(0, -100.0), (1, -100.0)]), 2);
-    assert_eq!(biased(vec![(3, 100.0)]), 3);
-    assert_eq!(biased(vec![(3, 1.0), (3, 1.0)]), 3);
+    let biased = |biases: &[(Token, f32)]| sample(&SamplingParams { logit_bias: biases.into(), ..greedy() }, &row);
+    assert_eq!(biased(&[(1, 1.0)]), 1);
+    assert_eq!(biased(&[(0, f32::NEG_INFINITY)]), 1);
+    assert_eq!(biased(&[(0, -100.0), (1, -100.0)]), 2);
+    assert_eq!(biased(&[(3, 100.0)]), 3);
+    assert_eq!(biased(&[(3, 1.0), (3, 1.0)]), 3);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn an_infinite_logit_wins() {
 
 #[test]
 fn tokens_out_of_range_of_the_row_are_passed_over() {
-    let params = SamplingParams { presence_penalty: 1.0, logit_bias: vec![(-1, 5.0), (99, 5.0)], ..greedy() };
+    let params = SamplingParams { presence_penalty: 1.0, logit_bias: vec![(-1, 5.0), (99, 5.0)].into(), ..greedy() };
     let mut sampler = Sampler::new(&params, &[-5, 77], 2, &vocabulary());
     assert_eq!(sampler.sample(&[0.0, 1.0], &mut Scratch::default()), 1);
 }

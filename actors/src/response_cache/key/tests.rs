@@ -24,7 +24,7 @@ fn what_decides_the_answer_makes_another_key() {
         |request| request.sampling.temperature = 0.7,
         |request| request.sampling.ignore_eos = true,
         |request| request.sampling.repeat_penalty = 1.1,
-        |request| request.sampling.logit_bias = vec![(3, 1.0)],
+        |request| request.sampling.logit_bias = vec![(3, 1.0)].into(),
         |request| request.sampling.dry.multiplier = 0.8,
         |request| request.max_tokens = Some(0),
         |request| request.stop = vec!["ab".to_owned()],
@@ -57,7 +57,7 @@ fn what_does_not_decide_the_answer_does_not() {
     assert_eq!(plain, key_with(|request| request.sampling.seed = Some(5)));
     assert_eq!(plain, key_with(|request| request.sampling.top_p = 0.5));
     assert_eq!(plain, key_with(|request| request.sampling.temperature = -0.0));
-    let biases = |biases: &[(Token, f32)]| key_with(|request| request.sampling.logit_bias = biases.to_vec());
+    let biases = |biases: &[(Token, f32)]| key_with(|request| request.sampling.logit_bias = biases.into());
     assert_eq!(biases(&[(1, 2.0), (3, 4.0)]), biases(&[(3, 4.0), (1, 2.0)]));
     assert_ne!(biases(&[(1, 2.0), (1, -2.0)]), biases(&[(1, -2.0), (1, 2.0)]));
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{PATIENCE, TestServer, get, start_actor};
+use crate::http::connection::SPARE_CONNECTIONS;
 use crate::http::context::HttpSettings;
 
 const STREAM: &str = "GET /stream HTTP/1.1\nhost: x\n\n";
@@ -51,6 +53,31 @@ async fn a_full_server_still_answers_its_probes_and_says_503_to_the_rest() {
     drop(first);
     server.chunks.closed().await;
     within(async { while server.ask(&get("/whoami")).await.status() != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn a_connection_beyond_all_limits_is_closed_and_keeps_no_probe_waiting() {
+    let mut settings = HttpSettings::default();
+    settings.connections.max_connections = 1;
+    let server = TestServer::start(settings).await;
+    let mut silent = Vec::new();
+    for _ in 0..=SPARE_CONNECTIONS {
+        silent.push(server.connect().await);
+    }
+    assert_eq!(server.connect().await.rest().await.0, "", "it is closed without a word");
+    silent.pop();
+    let alive = async {
+        loop {
+            let mut probe = server.connect().await;
+            // One that is closed already may refuse to be written to.
+            let _ = probe.socket.write_all(get("/livez").replace('\n', "\r\n").as_bytes()).await;
+            let mut answer = String::new();
+            if probe.socket.read_to_string(&mut answer).await.is_ok() && answer.starts_with("HTTP/1.1 200") {
+                return;
+            }
+        }
+    };
+    within(alive).await;
 }
 
 #[tokio::test]
