@@ -19,6 +19,8 @@ pub mod host;
 #[cfg(feature = "llama")]
 pub mod llama;
 pub mod logprobs;
+mod reading;
+mod runs;
 mod sample_rows;
 pub mod sampler;
 pub mod vocabulary_thread;

@@ -1,6 +1,7 @@
 //! Whole systems with the fake engine: routing, cancels, overload, and the death of every actor.
 
 mod prefixes;
+mod vocabulary;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
