@@ -298,11 +298,13 @@ impl BackendState {
             return;
         }
         let quarantine = &self.wiring.quarantine;
-        // A session that has ended has closed its account, and nobody would close it again.
-        let lives = |session: &ActorRef<SessionMsg>| session.get_status() != ActorStatus::Stopped;
-        let mut in_step = self.suspects.in_step.clone();
-        in_step.retain(|request| self.sessions.get(request).is_some_and(lives));
-        quarantine.charge(&in_step);
+        quarantine.charge(&self.suspects.in_step);
+        for request in &self.suspects.in_step {
+            if !self.sessions.get(request).is_some_and(lives) {
+                // Its session has closed its account, and nobody would close it again.
+                quarantine.clear(*request);
+            }
+        }
         if let Some(TokensTo::Session { session, request }) =
             self.suspects.tokenizing.and_then(|id| self.questions.tokens_to(id))
             && lives(session)
@@ -389,6 +391,10 @@ impl BackendState {
             let _ = scheduler.cast(message);
         }
     }
+}
+
+fn lives(session: &ActorRef<SessionMsg>) -> bool {
+    session.get_status() != ActorStatus::Stopped
 }
 
 impl TokensTo {

@@ -96,10 +96,7 @@ fn read_text(fields: &mut Fields) -> Result<Text, ApiError> {
     let adds_by_default = content.is_none();
     let param = if adds_by_default { "prompt" } else { "content" };
     let text = content.or(prompt).ok_or_else(|| missing("content"))?;
-    if text.len() > MAX_TEXT_BYTES {
-        let message = format!("`{param}` has {} bytes, at most {MAX_TEXT_BYTES} are tokenized", text.len());
-        return Err(ApiError::invalid(param.to_owned(), "invalid_value", message));
-    }
+    check_length(param, &text)?;
     let add_special = fields.boolean(&["add_special", "add_special_tokens"])?.unwrap_or(adds_by_default);
     let parse_special = fields.boolean(&["parse_special"])?.unwrap_or(true);
     Ok(Text {
@@ -107,6 +104,18 @@ fn read_text(fields: &mut Fields) -> Result<Text, ApiError> {
         special: if add_special { AddSpecial::Model } else { AddSpecial::Never },
         with_pieces: fields.boolean(&["with_pieces"])?.unwrap_or(false),
     })
+}
+
+/// Refuses a text that would keep everybody else waiting.
+///
+/// # Errors
+/// 400 that names `param`.
+pub(super) fn check_length(param: &str, text: &str) -> Result<(), ApiError> {
+    if text.len() <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    let message = format!("`{param}` has {} bytes, at most {MAX_TEXT_BYTES} are tokenized", text.len());
+    Err(ApiError::invalid(param.to_owned(), "invalid_value", message))
 }
 
 /// Each token with its text, as llama.cpp shows them.
