@@ -43,7 +43,7 @@ mod tests {
             assert!(message.contains("without white space"), "{message}");
         }
         for unit in [" ", "\n\t", "\u{3000}"] {
-            let message = check_runs([&*unit.repeat(MAX_RUN_BYTES)]).expect_err(unit);
+            let message = check_runs([&*unit.repeat(MAX_RUN_BYTES + 1)]).expect_err(unit);
             assert!(message.contains("of white space"), "{message}");
         }
     }
