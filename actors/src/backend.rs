@@ -6,6 +6,7 @@
 //! the rest; kv-cache and scheduler start again after it and the sessions submit again. Stopping it ends the engine at
 //! its next step.
 
+mod questions;
 mod start;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort};
 use smallvec::SmallVec;
 
+use self::questions::{Question, Questions};
 use crate::boards::backend as board;
 use crate::engine::host::{EngineFault, EngineHost, HostError, HostKind};
 use crate::engine::protocol::{
@@ -21,6 +23,7 @@ use crate::engine::protocol::{
     StoredPrefix, TextPart, Token,
 };
 use crate::engine::spec::EngineSpec;
+use crate::engine::vocabulary_thread::{text_bytes, token_bytes};
 use crate::kv_cache::KvCacheMsg;
 use crate::quarantine::Suspects;
 use crate::scheduler::tuner::MeasuredStep;
@@ -28,9 +31,6 @@ use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
 use crate::supervision::mailbox;
 use crate::wiring::Wiring;
-
-/// Text and tokens that may wait for the vocabulary thread, in bytes.
-const VOCABULARY_BYTES: usize = 64 << 20;
 
 /// Reference to a backend.
 pub type BackendRef = ActorRef<BackendMsg>;
@@ -148,17 +148,7 @@ pub struct BackendState {
     suspects: Suspects,
     /// The engine is ended on purpose, for which nobody is charged.
     doomed: bool,
-    questions: HashMap<u64, (Question, usize)>,
-    /// Sum over `questions`.
-    asked_bytes: usize,
-    next_question: u64,
-}
-
-/// A vocabulary command under way.
-#[derive(Debug)]
-enum Question {
-    Tokens(TokensTo),
-    Text(RpcReplyPort<Result<Vec<u8>, VocabularyError>>),
+    questions: Questions,
 }
 
 /// The actor.
@@ -185,9 +175,7 @@ impl Backend {
             sessions: HashMap::new(),
             suspects: Suspects::default(),
             doomed: false,
-            questions: HashMap::new(),
-            asked_bytes: 0,
-            next_question: 0,
+            questions: Questions::default(),
         })
     }
 
@@ -204,16 +192,16 @@ impl Backend {
             BackendMsg::Admit { admit, session } => state.on_admit(admit, session),
             BackendMsg::Cancel { epoch, request } => state.command(EngineCommand::Cancel { epoch, request }),
             BackendMsg::SetRank { epoch, request, rank } => {
-                state.command(EngineCommand::SetRank { epoch, request, rank })
+                state.advise(EngineCommand::SetRank { epoch, request, rank })
             }
             BackendMsg::Evict { epoch, sequence } => state.command(EngineCommand::Evict { epoch, sequence }),
-            BackendMsg::SetLimits(limits) => state.on_set_limits(limits),
+            BackendMsg::SetLimits(limits) => state.advise(EngineCommand::SetLimits(limits)),
             BackendMsg::Tokenize { parts, special, reply_to } => {
-                let bytes = parts.iter().map(|part| part.text.len()).sum();
+                let bytes = text_bytes(&parts);
                 state.ask(Question::Tokens(reply_to), bytes, |id| EngineCommand::Tokenize { id, parts, special })
             }
             BackendMsg::Detokenize { tokens, reply_to } => {
-                let bytes = tokens.len() * size_of::<Token>();
+                let bytes = token_bytes(&tokens);
                 state.ask(Question::Text(reply_to), bytes, |id| EngineCommand::Detokenize { id, tokens })
             }
             BackendMsg::Disturb(fault) => state.on_disturb(fault),
@@ -233,9 +221,9 @@ impl BackendState {
         Ok(())
     }
 
-    /// Limits are advice: a full queue may lose them, the next ones come with the next change.
-    fn on_set_limits(&mut self, limits: Limits) -> Result<(), ActorProcessingErr> {
-        match self.host.send(EngineCommand::SetLimits(limits)) {
+    /// Limits and ranks are advice: a full queue may lose them, the next ones come with the next change.
+    fn advise(&mut self, advice: EngineCommand) -> Result<(), ActorProcessingErr> {
+        match self.host.send(advice) {
             Ok(()) | Err(HostError::Full) => Ok(()),
             Err(HostError::Gone) => Err(HostError::Gone.into()),
         }
@@ -265,24 +253,17 @@ impl BackendState {
         if question.is_abandoned() {
             return Ok(());
         }
-        if self.asked_bytes > 0 && self.asked_bytes + bytes > VOCABULARY_BYTES {
-            question.refuse();
+        if let Err(error) = self.questions.check(question.asker(), bytes) {
+            question.refuse(error);
             return Ok(());
         }
-        let id = self.next_question;
-        self.next_question += 1;
+        let id = self.questions.next_id();
         match self.host.send(command(id)) {
-            Ok(()) => {
-                self.questions.insert(id, (question, bytes));
-                self.asked_bytes += bytes;
-                Ok(())
-            }
-            Err(HostError::Full) => {
-                question.refuse();
-                Ok(())
-            }
-            Err(HostError::Gone) => Err(HostError::Gone.into()),
+            Ok(()) => self.questions.opened(id, question, bytes),
+            Err(HostError::Full) => question.refuse(VocabularyError::Busy),
+            Err(HostError::Gone) => return Err(HostError::Gone.into()),
         }
+        Ok(())
     }
 
     fn on_engine(&mut self, event: EngineEvent) -> Result<(), ActorProcessingErr> {
@@ -318,8 +299,15 @@ impl BackendState {
         }
         let quarantine = &self.wiring.quarantine;
         quarantine.charge(&self.suspects.in_step);
-        if let Some((Question::Tokens(TokensTo::Session { request, .. }), _)) =
-            self.suspects.tokenizing.and_then(|id| self.questions.get(&id))
+        for request in &self.suspects.in_step {
+            if !self.sessions.get(request).is_some_and(lives) {
+                // Its session has closed its account, and nobody would close it again.
+                quarantine.clear(*request);
+            }
+        }
+        if let Some(TokensTo::Session { session, request }) =
+            self.suspects.tokenizing.and_then(|id| self.questions.tokens_to(id))
+            && lives(session)
         {
             quarantine.charge(&[*request]);
         }
@@ -378,20 +366,14 @@ impl BackendState {
         self.tell_scheduler(SchedulerMsg::Started { epoch, request, reused });
     }
 
-    fn take_question(&mut self, id: u64) -> Option<Question> {
-        let (question, bytes) = self.questions.remove(&id)?;
-        self.asked_bytes -= bytes;
-        Some(question)
-    }
-
     fn on_tokenized(&mut self, id: u64, result: Result<Vec<Token>, String>) {
-        if let Some(Question::Tokens(reply_to)) = self.take_question(id) {
+        if let Some(Question::Tokens(reply_to)) = self.questions.take(id) {
             reply_to.send(result.map_err(VocabularyError::Refused));
         }
     }
 
     fn on_detokenized(&mut self, id: u64, result: Result<Vec<u8>, String>) {
-        if let Some(Question::Text(reply_to)) = self.take_question(id) {
+        if let Some(Question::Text(reply_to)) = self.questions.take(id) {
             let _ = reply_to.send(result.map_err(VocabularyError::Refused));
         }
     }
@@ -411,29 +393,15 @@ impl BackendState {
     }
 }
 
+fn lives(session: &ActorRef<SessionMsg>) -> bool {
+    session.get_status() != ActorStatus::Stopped
+}
+
 impl TokensTo {
     fn send(self, result: Result<Vec<Token>, VocabularyError>) {
         match self {
             Self::Caller(port) => drop(port.send(result)),
             Self::Session { session, .. } => drop(session.cast(SessionMsg::Tokenized { result })),
-        }
-    }
-}
-
-impl Question {
-    /// Whether nobody waits for the answer any more.
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Tokens(TokensTo::Caller(port)) => port.is_closed(),
-            Self::Tokens(TokensTo::Session { session, .. }) => session.get_status() == ActorStatus::Stopped,
-            Self::Text(port) => port.is_closed(),
-        }
-    }
-
-    fn refuse(self) {
-        match self {
-            Self::Tokens(reply_to) => reply_to.send(Err(VocabularyError::Busy)),
-            Self::Text(port) => drop(port.send(Err(VocabularyError::Busy))),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod model;
 
 pub mod batch;
 pub mod child;
+mod disk_reads;
 mod engine_loop;
 pub mod fake;
 mod frames;
@@ -19,6 +20,7 @@ pub mod host;
 #[cfg(feature = "llama")]
 pub mod llama;
 pub mod logprobs;
+mod runs;
 mod sample_rows;
 pub mod sampler;
 pub mod vocabulary_thread;

@@ -14,10 +14,12 @@ pub enum GenerateError {
         message: String,
     },
     /// The prompt does not fit.
-    #[error("the prompt has {prompt_tokens} tokens, the context holds {context_tokens}")]
+    #[error("the prompt has {counted}{prompt_tokens} tokens, the context holds {context_tokens}")]
     ContextLengthExceeded {
         /// Tokens of the prompt.
         prompt_tokens: u32,
+        /// Whether they are all of them.
+        counted: Counted,
         /// Most tokens of one request.
         context_tokens: u32,
     },
@@ -80,4 +82,22 @@ pub enum GenerateError {
     /// The session vanished or an invariant broke.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+/// What a number of tokens says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// So many.
+    Exactly,
+    /// So many or more: a text that is far too long is not tokenized to find out.
+    AtLeast,
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Exactly => "",
+            Self::AtLeast => "at least ",
+        })
+    }
 }

@@ -34,7 +34,7 @@ pub mod system;
 pub mod text;
 pub mod wiring;
 
-pub use error::GenerateError;
+pub use error::{Counted, GenerateError};
 pub use request::{FinishReason, GenerateRequest, GenerationEvent, Prompt};
 pub use sampling::SamplingParams;
 pub use system::{Generation, System, SystemArgs, SystemBuilder};

@@ -212,6 +212,8 @@ impl SessionState {
         match prompt {
             LaidOut::Tokens(tokens) => self.begin_with(myself, tokens),
             LaidOut::Parts(parts) => {
+                let model = self.model.as_ref().ok_or(GenerateError::ModelLoading)?;
+                answer::check_size(&parts, &model.info)?;
                 self.ask_for_tokens(myself, parts);
                 Ok(())
             }

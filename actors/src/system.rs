@@ -336,19 +336,27 @@ impl System {
         }
     }
 
-    /// Asks again when the backend was restarted before it answered.
+    /// Asks once more when the engine ended over the question or beside it. Twice is no chance: nobody is charged with
+    /// what kills an engine here, and each death costs everybody a reload.
     async fn ask_until_answered<T: Send + 'static>(
         &self,
         message: impl Fn(RpcReplyPort<Result<T, VocabularyError>>) -> BackendMsg,
     ) -> Result<Result<T, VocabularyError>, GenerateError> {
         let mut epochs = self.inner.wiring.backend.epochs();
+        let mut chances = 2;
         loop {
             self.check_serving()?;
             epochs.borrow_and_update();
-            if let Some(backend) = self.inner.wiring.backend.current()
-                && let Ok(CallResult::Success(answer)) = backend.call(&message, Some(VOCABULARY_DEADLINE)).await
-            {
-                return Ok(answer);
+            if let Some(backend) = self.inner.wiring.backend.current() {
+                match backend.call(&message, Some(VOCABULARY_DEADLINE)).await {
+                    Ok(CallResult::Success(answer)) => return Ok(answer),
+                    Ok(_) => chances -= 1,
+                    // It is not there to be asked.
+                    Err(_) => {}
+                }
+            }
+            if chances == 0 {
+                return Err(GenerateError::EngineCrashed);
             }
             epochs.changed().await.map_err(|_| GenerateError::ShuttingDown)?;
         }

@@ -13,6 +13,7 @@ use crate::api::openai::shapes::random_id;
 use crate::api::plan::{Defaults, Delivery, Plan, Shared};
 use crate::api::sequences::Outcome;
 use crate::api::stream;
+use crate::api::vocabulary::check_length;
 use crate::http::context::Call;
 use crate::http::error::ApiError;
 
@@ -47,6 +48,7 @@ pub(super) async fn generate_stream(api: Api, mut call: Call) -> Result<Response
 pub(super) async fn encode(api: Api, mut call: Call) -> Result<Response, ApiError> {
     let mut fields = Fields::of(call.json().await?);
     let text = fields.string(&["text"])?.filter(|text| !text.is_empty()).ok_or_else(|| missing("text"))?;
+    check_length("text", &text)?;
     let parts = vec![TextPart { text, trust: Trust::User }];
     let tokens = api.app.system.tokenize(parts, AddSpecial::Never).await?;
     Ok(success(&json!({ "length": tokens.len(), "tokens": tokens })))

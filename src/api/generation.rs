@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cllm_actors::admission::{Claim, Permit};
+use cllm_actors::engine::protocol::Token;
 use cllm_actors::ledger::Ledger;
 use cllm_actors::request::{CacheMode, TenantId};
 use cllm_actors::system::Generation;
-use cllm_actors::{GenerateError, Prompt, SamplingParams};
+use cllm_actors::{Counted, GenerateError, Prompt, SamplingParams};
 use futures_util::future;
 use hyper::HeaderMap;
 use hyper::header::CACHE_CONTROL;
@@ -153,6 +154,17 @@ impl Api {
         Ok(Sequences::new(generations))
     }
 
+    /// A prompt that does not fit has no use for its text.
+    fn check_fits(&self, tokens: &[Token]) -> Result<(), ApiError> {
+        let context_tokens = self.app.system.model().map_or(u32::MAX, |model| model.n_ctx_seq);
+        let prompt_tokens = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+        if prompt_tokens <= context_tokens {
+            return Ok(());
+        }
+        let counted = Counted::Exactly;
+        Err(blame(GenerateError::ContextLengthExceeded { prompt_tokens, counted, context_tokens }, "prompt"))
+    }
+
     /// The text of each sequence's prompt; may ask the engine for each, so only under permits.
     async fn echo(&self, plan: &Plan) -> Result<Vec<Arc<str>>, ApiError> {
         let mut echo = Vec::with_capacity(plan.requests.len());
@@ -160,7 +172,8 @@ impl Api {
             let text: Arc<str> = match prompt {
                 Prompt::Text(text) => Arc::clone(text),
                 Prompt::Tokens(tokens) => {
-                    let bytes = self.app.system.detokenize(tokens.to_vec()).await?;
+                    self.check_fits(tokens)?;
+                    let bytes = self.app.system.detokenize(tokens.to_vec()).await.map_err(about_prompt)?;
                     String::from_utf8_lossy(&bytes).into()
                 }
                 Prompt::Chat(_) => "".into(),
@@ -207,6 +220,16 @@ fn cache_mode(headers: &HeaderMap) -> CacheMode {
 fn blame(error: impl Into<ApiError>, param: &str) -> ApiError {
     let error = error.into();
     if error.code() == "context_length_exceeded" { error.or_param(param) } else { error }
+}
+
+/// The vocabulary knows the tokens it is asked about by another name.
+fn about_prompt(error: GenerateError) -> GenerateError {
+    match error {
+        GenerateError::InvalidRequest { message, .. } => {
+            GenerateError::InvalidRequest { param: "prompt".to_owned(), message }
+        }
+        error => error,
+    }
 }
 
 fn document(answer: serde_json::Result<Value>) -> Result<Response, ApiError> {

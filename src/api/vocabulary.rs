@@ -25,6 +25,9 @@ mod tests;
 /// Questions to the vocabulary that may be open at once for one request.
 const OPEN_QUESTIONS: usize = 64;
 
+/// Longest text to tokenize, in bytes. One thread tokenizes for everybody.
+const MAX_TEXT_BYTES: usize = 2 << 20;
+
 /// A text to tokenize.
 #[derive(Debug, PartialEq, Eq)]
 struct Text {
@@ -91,7 +94,9 @@ fn read_text(fields: &mut Fields) -> Result<Text, ApiError> {
     let content = fields.string(&["content"])?;
     let prompt = fields.string(&["prompt"])?;
     let adds_by_default = content.is_none();
+    let param = if adds_by_default { "prompt" } else { "content" };
     let text = content.or(prompt).ok_or_else(|| missing("content"))?;
+    check_length(param, &text)?;
     let add_special = fields.boolean(&["add_special", "add_special_tokens"])?.unwrap_or(adds_by_default);
     let parse_special = fields.boolean(&["parse_special"])?.unwrap_or(true);
     Ok(Text {
@@ -99,6 +104,18 @@ fn read_text(fields: &mut Fields) -> Result<Text, ApiError> {
         special: if add_special { AddSpecial::Model } else { AddSpecial::Never },
         with_pieces: fields.boolean(&["with_pieces"])?.unwrap_or(false),
     })
+}
+
+/// Refuses a text that would keep everybody else waiting.
+///
+/// # Errors
+/// 400 that names `param`.
+pub(super) fn check_length(param: &str, text: &str) -> Result<(), ApiError> {
+    if text.len() <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    let message = format!("`{param}` has {} bytes, at most {MAX_TEXT_BYTES} are tokenized", text.len());
+    Err(ApiError::invalid(param.to_owned(), "invalid_value", message))
 }
 
 /// Each token with its text, as llama.cpp shows them.

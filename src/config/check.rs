@@ -24,8 +24,7 @@ const RUNNING: [&str; 3] = ["scheduler.max_batch_size", "resources.max_batch_siz
 const MAX_GPUS: usize = 16;
 
 /// Keys for which nothing is polled.
-const POLLING: [&str; 3] =
-    ["scheduler.loop_interval", "scheduler.idle_loop_interval", "scheduler.wait_poll_interval_ms"];
+const POLLING: [&str; 2] = ["scheduler.loop_interval", "scheduler.wait_poll_interval_ms"];
 
 /// A merged configuration on its way to being accepted.
 #[derive(Debug)]

@@ -103,8 +103,9 @@ section! {
         step_tokens: u32 = 256, Rule::Integer(16, 1_048_576);
         /// Accepted for old files: nothing is polled here.
         loop_interval: u64 = 10, Rule::Integer(0, WEEK_MS);
-        /// Time between heartbeats of an idle engine, in milliseconds.
-        idle_loop_interval: u64 = 100, Rule::Integer(0, WEEK_MS);
+        /// Time between heartbeats of an engine process, in milliseconds; kept within 10 ms and a quarter of
+        /// `backend.watchdog_ms`.
+        idle_loop_interval: u64 = 250, Rule::Integer(0, WEEK_MS);
         /// Accepted for old files: nothing is polled here.
         wait_poll_interval_ms: u64 = 10, Rule::Integer(0, WEEK_MS);
     }

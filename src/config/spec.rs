@@ -74,6 +74,7 @@ impl Config {
             (Engine::Thread, _) | (Engine::Fake, FakeHost::Thread) => HostKind::Thread,
             (Engine::Process, _) | (Engine::Fake, FakeHost::Process) => HostKind::Process(ProcessOptions {
                 watchdog: Duration::from_millis(self.backend.watchdog_ms),
+                beat: Duration::from_millis(self.scheduler.idle_loop_interval),
                 spin: self.backend.llama_cpp.spin,
             }),
         }

@@ -284,7 +284,7 @@ impl From<GenerateError> for ApiError {
         let message = error.to_string();
         match error {
             GenerateError::InvalidRequest { param, message } => Self::invalid(param, "invalid_value", message),
-            GenerateError::ContextLengthExceeded { prompt_tokens, context_tokens } => {
+            GenerateError::ContextLengthExceeded { prompt_tokens, context_tokens, .. } => {
                 let mut error = Self::invalid(None, "context_length_exceeded", message);
                 error.0.context = Some(ContextNumbers { prompt_tokens, context_tokens });
                 error

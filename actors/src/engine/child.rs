@@ -4,16 +4,17 @@
 //! also in mid-decode: the thread that reads does nothing else and never waits for the engine.
 
 use std::ffi::OsStr;
-use std::io::{self, BufReader, Stdin};
+use std::io::{self, BufReader, Stdin, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::engine::frames::{FrameReader, FrameWriter, FromEngine, PROTOCOL, ToEngine};
+use crate::engine::disk_reads;
+use crate::engine::frames::{FrameReader, FrameWriter, FromEngine, PROTOCOL, ToEngine, WriteError};
 use crate::engine::host::thread::ThreadHost;
-use crate::engine::host::{EventSink, Occupancy};
+use crate::engine::host::{EventSink, HostError, Occupancy};
 use crate::engine::progress::{Progress, Work};
 use crate::engine::protocol::EngineEvent;
 
@@ -22,9 +23,6 @@ pub(crate) const ARGUMENTS: [&str; 2] = ["engine", "--over-pipes"];
 
 /// Version of the program; both ends must be the same one.
 pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
-
-/// How often a sign of life is sent.
-const BEAT: Duration = Duration::from_millis(250);
 
 /// How long the engine gets to free its model once nobody wants it any more.
 const FREE_DEADLINE: Duration = Duration::from_millis(200);
@@ -46,28 +44,31 @@ pub fn run_if_child() -> Option<ExitCode> {
     })
 }
 
-type Out = Arc<Mutex<FrameWriter<std::fs::File>>>;
+type Out<W> = Arc<Mutex<FrameWriter<W>>>;
+
+/// The work of loading the model, until it is loaded.
+type Loading = Arc<Mutex<Option<Work>>>;
 
 fn run() -> io::Result<ExitCode> {
-    let out: Out = Arc::new(Mutex::new(FrameWriter::new(own_the_pipe()?)));
+    let out = Arc::new(Mutex::new(FrameWriter::new(own_the_pipe()?)));
     settle_in();
     send(&out, &FromEngine::Hello { protocol: PROTOCOL, build: BUILD.to_owned() })?;
     let mut input = FrameReader::new(BufReader::with_capacity(64 << 10, io::stdin()));
-    let Some(ToEngine::Start(spec)) = input.read()? else {
+    let Some(ToEngine::Start { spec, beat }) = input.read()? else {
         return Err(io::Error::other("the first frame is no start"));
     };
     let deadline = if spec.kv_store().is_some() { STORE_DEADLINE } else { FREE_DEADLINE };
     let (ended, end) = bounded(2);
     let progress = Progress::default();
     let occupancy: Occupancy = Arc::new(EndSignal(ended.clone()));
-    // Until the model is loaded, loading is the work.
-    let loading = Mutex::new(Some(progress.work()));
-    let host = ThreadHost::start(spec, occupancy, event_sink(&out, ended, loading, &progress), progress.clone())?;
+    let loading: Loading = Arc::new(Mutex::new(Some(progress.work())));
+    let sink = event_sink(&out, ended, loading.clone(), &progress);
+    let host = ThreadHost::start(spec, occupancy, sink, progress.clone())?;
     std::thread::Builder::new().name("cllm-engine-in".to_owned()).spawn({
         let end = end.clone();
         move || take_commands(input, host, &end, deadline)
     })?;
-    Ok(beat_until_the_end(&out, &progress, &end))
+    Ok(beat_until_the_end(&out, &Signs { progress, loading, beat }, &end))
 }
 
 /// Takes stdout away from everybody else: what C code prints goes to stderr.
@@ -99,25 +100,58 @@ fn settle_in() {
     tracing::debug!(?core, ?first_to_go, ?log, "engine process set up");
 }
 
-fn send(out: &Out, frame: &FromEngine) -> io::Result<()> {
+fn send<W: Write>(out: &Out<W>, frame: &FromEngine) -> Result<(), WriteError> {
     out.lock().unwrap_or_else(PoisonError::into_inner).write(frame)
 }
 
 /// Writes at once, on the engine's own thread: what was said before a crash has then been said.
-fn event_sink(out: &Out, ended: Sender<ExitCode>, loading: Mutex<Option<Work>>, progress: &Progress) -> EventSink {
+fn event_sink<W: Write + Send + 'static>(
+    out: &Out<W>,
+    ended: Sender<ExitCode>,
+    loading: Loading,
+    progress: &Progress,
+) -> EventSink {
     let (out, progress) = (out.clone(), progress.clone());
     Arc::new(move |event| {
         progress.advance();
-        let last = matches!(event, EngineEvent::Failed { .. } | EngineEvent::LoadFailed { .. });
+        let mut last = is_last(&event);
         if last || matches!(event, EngineEvent::Loaded(_)) {
             loading.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
-        let written = send(&out, &FromEngine::Event(event));
+        let frame = FromEngine::Event(event);
+        let mut written = send(&out, &frame);
+        if let (Err(error @ WriteError::TooLong(_)), FromEngine::Event(event)) = (&written, frame) {
+            let other = in_its_place(event, error);
+            last = is_last(&other);
+            written = send(&out, &FromEngine::Event(other));
+        }
         if last || written.is_err() {
             // Full: the end is known already.
             let _ = ended.try_send(ExitCode::FAILURE);
         }
     })
+}
+
+const fn is_last(event: &EngineEvent) -> bool {
+    matches!(event, EngineEvent::Failed { .. } | EngineEvent::LoadFailed { .. })
+}
+
+/// What is said instead of an event that no frame carries: no answer may be the engine's end, and what is advice can be
+/// left out. Anything else would be missed for ever.
+fn in_its_place(event: EngineEvent, error: &WriteError) -> EngineEvent {
+    match event {
+        EngineEvent::Tokenized { id, .. } => {
+            EngineEvent::Tokenized { id, result: Err(format!("the text has too many tokens: {error}")) }
+        }
+        EngineEvent::Detokenized { id, .. } => {
+            EngineEvent::Detokenized { id, result: Err(format!("the tokens have too much text: {error}")) }
+        }
+        EngineEvent::Inventory { epoch, .. } => {
+            EngineEvent::Inventory { epoch, sequences: Vec::new(), files: Vec::new() }
+        }
+        EngineEvent::Files { epoch, gone, .. } => EngineEvent::Files { epoch, stored: Vec::new(), gone },
+        _ => EngineEvent::Failed { cause: format!("an event cannot be told: {error}") },
+    }
 }
 
 /// Says that the last byte of the model is freed.
@@ -137,9 +171,14 @@ fn take_commands(
     deadline: Duration,
 ) {
     while let Ok(Some(ToEngine::Command(command))) = input.read() {
-        if let Err(error) = host.send(command) {
-            eprintln!("ERROR {error}");
-            break;
+        let advice = command.is_advice();
+        match host.send(command) {
+            Ok(()) => {}
+            Err(HostError::Full) if advice => {}
+            Err(error) => {
+                eprintln!("ERROR {error}");
+                break;
+            }
         }
     }
     drop(host);
@@ -148,13 +187,23 @@ fn take_commands(
     std::process::abort();
 }
 
-fn beat_until_the_end(out: &Out, progress: &Progress, end: &Receiver<ExitCode>) -> ExitCode {
+/// What a beat is made of.
+struct Signs {
+    progress: Progress,
+    loading: Loading,
+    /// Time from one to the next.
+    beat: Duration,
+}
+
+fn beat_until_the_end<W: Write>(out: &Out<W>, signs: &Signs, end: &Receiver<ExitCode>) -> ExitCode {
+    let mut read = disk_reads::so_far();
     loop {
-        match end.recv_timeout(BEAT) {
+        match end.recv_timeout(signs.beat) {
             Ok(code) => return code,
             Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
             Err(RecvTimeoutError::Timeout) => {
-                let (done, activity) = progress.read();
+                signs.look_at_the_load(&mut read, disk_reads::so_far);
+                let (done, activity) = signs.progress.read();
                 if send(out, &FromEngine::Beat { done, activity }).is_err() {
                     return ExitCode::FAILURE;
                 }
@@ -162,3 +211,20 @@ fn beat_until_the_end(out: &Out, progress: &Progress, end: &Receiver<ExitCode>) 
         }
     }
 }
+
+impl Signs {
+    /// While the model loads, what has been read since is progress; see [`reading`].
+    fn look_at_the_load(&self, read: &mut Option<u64>, so_far: impl Fn() -> Option<u64>) {
+        if self.loading.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return;
+        }
+        let now = so_far();
+        if now != *read {
+            *read = now;
+            self.progress.advance();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

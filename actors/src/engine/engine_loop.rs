@@ -5,6 +5,7 @@
 
 mod admit;
 mod files;
+mod inventory;
 mod parking;
 pub(crate) mod plan;
 mod reading;
@@ -23,8 +24,7 @@ use crate::engine::batch::Batch;
 use crate::engine::model::{DecodeError, Model, Vocabulary};
 use crate::engine::progress::Progress;
 use crate::engine::protocol::{
-    Admit, EndReason, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput,
-    Waiting,
+    Admit, EndReason, Ended, EngineCommand, EngineEvent, Epoch, Limits, RequestId, SequenceId, StepOutput, Waiting,
 };
 use crate::engine::sample_rows::RowSampler;
 use crate::engine::store::Store;
@@ -229,15 +229,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         self.slots.iter_mut().for_each(Slot::stop);
         self.waiting.clear();
         self.cells_freed();
-        let sequences = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| !slot.cached().is_empty())
-            .map(|(at, slot)| (at as SequenceId, slot.tenant, slot.cached().to_vec()))
-            .map(|(sequence, tenant, tokens)| Held { sequence, tenant, tokens })
-            .collect();
-        let files = self.stored();
+        let (sequences, files) = inventory::of(&self.slots, self.stored(), inventory::MOST_TOKENS);
         (self.emit)(EngineEvent::Inventory { epoch, sequences, files });
     }
 

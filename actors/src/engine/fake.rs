@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::engine::batch::Batch;
 use crate::engine::model::{ControlTokens, DecodeError, Model, Vocabulary};
 use crate::engine::protocol::{AddSpecial, MemoryKind, ModelInfo, SequenceId, TextPart, Token, Trust};
+use crate::engine::runs::check_runs;
 use crate::engine::spec::{Alphabet, FakeSpec};
 
 #[cfg(test)]
@@ -302,6 +303,8 @@ fn info(spec: &FakeSpec, n_seq_max: u32) -> ModelInfo {
         end_tokens: vec![EOS, TURN_END],
         control_tokens: CONTROL.iter().map(|(_, text)| (*text).to_owned()).collect(),
         n_vocab: N_VOCAB as u32,
+        max_token_bytes: CONTROL.iter().map(|(_, text)| text.len() as u32).max(),
+        lost_bytes: Vec::new(),
         n_ctx: spec.n_ctx,
         n_ctx_seq: spec.max_context_length.min(spec.n_ctx),
         n_ctx_train: spec.max_context_length,
@@ -332,6 +335,7 @@ impl Vocabulary for FakeVocabulary {
     }
 
     fn tokenize(&self, parts: &[TextPart], _special: AddSpecial) -> Result<Vec<Token>, String> {
+        check_runs(parts.iter().map(|part| &*part.text))?;
         let mut tokens = Vec::new();
         for part in parts {
             match part.trust {

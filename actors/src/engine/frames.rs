@@ -1,6 +1,7 @@
 //! What crosses the pipe between the server and its engine process: `postcard` values, each behind its length.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,16 +11,21 @@ use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 
 /// Grows whenever a frame changes its meaning.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
-/// Longest frame in bytes; a longer one is a broken pipe, not a message.
-const MAX_FRAME_BYTES: usize = 64 << 20;
+/// Longest frame in bytes. A longer one is not written; one that comes is a broken pipe, not a message.
+pub(crate) const MAX_FRAME_BYTES: usize = 64 << 20;
 
 /// From the server to the engine process. `Start` is the first, once.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToEngine {
     /// Load this.
-    Start(EngineSpec),
+    Start {
+        /// The engine.
+        spec: EngineSpec,
+        /// Time between two signs of life.
+        beat: Duration,
+    },
     /// Do this.
     Command(EngineCommand),
 }
@@ -45,6 +51,26 @@ pub(crate) enum FromEngine {
     },
 }
 
+/// Why a frame was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// Nothing of it was written, and further frames can be.
+    #[error("a frame of {0} bytes is over the limit of {MAX_FRAME_BYTES}")]
+    TooLong(usize),
+    /// The other end is gone.
+    #[error(transparent)]
+    Pipe(#[from] io::Error),
+}
+
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Pipe(error) => error,
+            error @ WriteError::TooLong(_) => Self::other(error),
+        }
+    }
+}
+
 /// Writes frames; the buffer is reused.
 #[derive(Debug)]
 pub(crate) struct FrameWriter<W> {
@@ -61,20 +87,20 @@ impl<W: Write> FrameWriter<W> {
     /// Writes one frame, in one call where the pipe has room.
     ///
     /// # Errors
-    /// The other end is gone, or the frame is too long.
-    pub(crate) fn write<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
+    /// See [`WriteError`].
+    pub(crate) fn write<T: Serialize>(&mut self, value: &T) -> Result<(), WriteError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         buffer.extend_from_slice(&[0; 4]);
         let mut buffer = postcard::to_extend(value, buffer).map_err(io::Error::other)?;
         let len = buffer.len() - 4;
         if len > MAX_FRAME_BYTES {
-            return Err(too_long(len));
+            return Err(WriteError::TooLong(len));
         }
         buffer[..4].copy_from_slice(&(len as u32).to_le_bytes());
         let written = self.out.write_all(&buffer).and_then(|()| self.out.flush());
         self.buffer = buffer;
-        written
+        Ok(written?)
     }
 }
 
@@ -103,7 +129,7 @@ impl<R: Read> FrameReader<R> {
         self.input.read_exact(&mut length[1..])?;
         let len = u32::from_le_bytes(length) as usize;
         if len > MAX_FRAME_BYTES {
-            return Err(too_long(len));
+            return Err(WriteError::TooLong(len).into());
         }
         self.buffer.resize(len, 0);
         self.input.read_exact(&mut self.buffer)?;
@@ -111,24 +137,50 @@ impl<R: Read> FrameReader<R> {
     }
 }
 
-fn too_long(len: usize) -> io::Error {
-    io::Error::other(format!("a frame of {len} bytes is over the limit of {MAX_FRAME_BYTES}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::protocol::AddSpecial;
     use crate::engine::spec::FakeSpec;
+    use crate::engine::vocabulary_thread::{MAX_QUESTION_BYTES, plain_text, text_bytes, token_bytes};
+
+    fn start() -> ToEngine {
+        ToEngine::Start { spec: EngineSpec::Fake(FakeSpec::default()), beat: Duration::from_millis(250) }
+    }
 
     #[test]
     fn frames_come_out_as_they_went_in() {
         let mut writer = FrameWriter::new(Vec::new());
-        writer.write(&ToEngine::Start(EngineSpec::Fake(FakeSpec::default()))).expect("fits");
+        writer.write(&start()).expect("fits");
         writer.write(&ToEngine::Command(EngineCommand::Reset { epoch: 7 })).expect("fits");
         let mut reader = FrameReader::new(&*writer.out);
-        assert!(matches!(reader.read(), Ok(Some(ToEngine::Start(EngineSpec::Fake(_))))));
+        assert!(matches!(reader.read(), Ok(Some(ToEngine::Start { spec: EngineSpec::Fake(_), .. }))));
         assert!(matches!(reader.read(), Ok(Some(ToEngine::Command(EngineCommand::Reset { epoch: 7 })))));
         assert!(matches!(reader.read::<ToEngine>(), Ok(None)));
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_leaves_the_pipe_as_it_was() {
+        let mut writer = FrameWriter::new(Vec::new());
+        let parts = plain_text("a".repeat(MAX_FRAME_BYTES));
+        let long = ToEngine::Command(EngineCommand::Tokenize { id: 1, parts, special: AddSpecial::Never });
+        assert!(matches!(writer.write(&long), Err(WriteError::TooLong(_))));
+        writer.write(&ToEngine::Command(EngineCommand::Reset { epoch: 7 })).expect("fits");
+        let mut reader = FrameReader::new(&*writer.out);
+        assert!(matches!(reader.read(), Ok(Some(ToEngine::Command(EngineCommand::Reset { epoch: 7 })))));
+    }
+
+    #[test]
+    fn the_longest_question_fits() {
+        let fits = |command| FrameWriter::new(io::sink()).write(&ToEngine::Command(command)).is_ok();
+        let tokens = vec![i32::MIN; MAX_QUESTION_BYTES / 5];
+        assert!(token_bytes(&tokens) <= MAX_QUESTION_BYTES && fits(EngineCommand::Detokenize { id: u64::MAX, tokens }));
+        let part = plain_text("a").remove(0);
+        let parts = vec![part.clone(); MAX_QUESTION_BYTES / text_bytes(&[part])];
+        let special = AddSpecial::Model;
+        assert!(
+            text_bytes(&parts) <= MAX_QUESTION_BYTES && fits(EngineCommand::Tokenize { id: u64::MAX, parts, special })
+        );
     }
 
     #[test]

@@ -39,13 +39,22 @@ pub struct ProcessOptions {
     /// Without progress for so long, with work under way, the process is killed; ten times as long while it loads.
     /// Default 10 s.
     pub watchdog: Duration,
+    /// Time between two of its signs of life, within 10 ms and a quarter of `watchdog`. Default 250 ms.
+    pub beat: Duration,
     /// How often OpenMP's threads look for work before they sleep (`GOMP_SPINCOUNT`); `None`: as libgomp decides.
     pub spin: Option<u32>,
 }
 
 impl Default for ProcessOptions {
     fn default() -> Self {
-        Self { watchdog: Duration::from_secs(10), spin: None }
+        Self { watchdog: Duration::from_secs(10), beat: Duration::from_millis(250), spin: None }
+    }
+}
+
+impl ProcessOptions {
+    /// The time between two beats that is kept: a process that beats as it was told is never taken for a dead one.
+    fn kept_beat(&self) -> Duration {
+        self.beat.min(self.watchdog / 4).max(Duration::from_millis(10))
     }
 }
 
@@ -135,5 +144,21 @@ impl EngineHost {
             Self::Thread(_) => None,
             Self::Process(host) => Some(host.pid()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_beats_come_before_the_watchdog() {
+        let beat = |beat, watchdog| {
+            let (beat, watchdog) = (Duration::from_millis(beat), Duration::from_millis(watchdog));
+            ProcessOptions { watchdog, beat, spin: None }.kept_beat().as_millis()
+        };
+        assert_eq!(ProcessOptions::default().kept_beat().as_millis(), 250);
+        assert_eq!([beat(50, 10_000), beat(604_800_000, 10_000), beat(0, 10_000)], [50, 2500, 10]);
+        assert_eq!(beat(250, 100), 25);
     }
 }

@@ -62,7 +62,16 @@ const PARKED_ON_CPU: u32 = 256;
 ///
 /// # Panics
 /// When `progress` does.
-pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<LlamaEngine, LoadError> {
+pub fn load(spec: &LlamaSpec, progress: impl FnMut(f32) -> bool) -> Result<LlamaEngine, LoadError> {
+    load_watched(spec, &Progress::default(), progress)
+}
+
+/// The same, with what is computed meanwhile and what is tokenized later counted in `work`.
+pub(crate) fn load_watched(
+    spec: &LlamaSpec,
+    work: &Progress,
+    mut progress: impl FnMut(f32) -> bool,
+) -> Result<LlamaEngine, LoadError> {
     plan::check(spec)?;
     backend::init();
     let header = inspect(spec)?;
@@ -82,9 +91,10 @@ pub fn load(spec: &LlamaSpec, mut progress: impl FnMut(f32) -> bool) -> Result<L
     if !context.is_causal() {
         return Err(unsupported(spec, "its attention is not causal, it does not generate text"));
     }
+    context.watch(work.counters());
     warm_up(&mut context, &plan)?;
 
-    let vocabulary = LlamaVocabulary::new(Arc::clone(&weights))
+    let vocabulary = LlamaVocabulary::new(Arc::clone(&weights), work.clone())
         .map_err(|reason| LoadError::Model { path: spec.path.clone(), reason })?;
     let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
     let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };

@@ -79,6 +79,13 @@ pub enum EngineCommand {
     Shutdown,
 }
 
+impl EngineCommand {
+    /// Whether it may be lost: it changes how well the engine works, not what becomes of any request.
+    pub(crate) const fn is_advice(&self) -> bool {
+        matches!(self, Self::SetLimits(_) | Self::SetRank { .. })
+    }
+}
+
 /// A sequence to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Admit {
@@ -415,6 +422,10 @@ pub struct ModelInfo {
     pub end_tokens: Vec<Token>,
     /// Size of the vocabulary.
     pub n_vocab: u32,
+    /// Most bytes of text that become one token, `lost_bytes` not counted; `None` where nothing is known of it.
+    pub max_token_bytes: Option<u32>,
+    /// Bytes that the tokenizer may leave out of a text.
+    pub lost_bytes: Vec<u8>,
     /// Cells of the context, over all sequences.
     pub n_ctx: u32,
     /// Most tokens of one sequence.

@@ -91,9 +91,11 @@ impl Store {
         Ok(())
     }
 
-    /// The files that may serve requests.
+    /// The files that may serve requests, those used last first.
     pub(crate) fn prefixes(&self) -> Vec<StoredPrefix> {
-        self.files.values().map(|known| known.prefix.clone()).collect()
+        let mut files: Vec<_> = self.files.values().collect();
+        files.sort_by_key(|known| std::cmp::Reverse(known.used_at));
+        files.into_iter().map(|known| known.prefix.clone()).collect()
     }
 
     /// How many of these tokens are in a file, or will be.

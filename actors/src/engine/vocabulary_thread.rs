@@ -6,13 +6,28 @@ use crossbeam_channel::Receiver;
 
 use crate::engine::model::{ControlTokens, Vocabulary};
 use crate::engine::progress::Progress;
-use crate::engine::protocol::{AddSpecial, EngineCommand, EngineEvent, TextPart, Token, Trust};
+use crate::engine::protocol::{EngineCommand, EngineEvent, TextPart, Token, Trust};
 
 /// llama.cpp's tokenizers recurse on long words.
 pub(crate) const STACK_BYTES: usize = 64 << 20;
 
-/// Longest run of characters of one class; tokenizers need quadratic time or deep stacks for longer ones.
-const MAX_RUN_BYTES: usize = 100_000;
+/// Longest text that is made of tokens, in bytes.
+const MAX_TEXT_BYTES: usize = 16 << 20;
+
+/// Most bytes of one question, as [`text_bytes`] and [`token_bytes`] count: a frame of the process host has room for it.
+pub(crate) const MAX_QUESTION_BYTES: usize = 60 << 20;
+
+/// Bytes that a text has on its way here, at most.
+pub(crate) fn text_bytes(parts: &[TextPart]) -> usize {
+    /// Length and origin.
+    const PART_BYTES: usize = 16;
+    parts.iter().map(|part| part.text.len() + PART_BYTES).sum()
+}
+
+/// Bytes that tokens have on their way here, at most: what is small is short, what is not takes five.
+pub(crate) const fn token_bytes(tokens: &[Token]) -> usize {
+    tokens.len() * 5
+}
 
 /// Answers commands until the channel closes.
 pub(crate) fn run(
@@ -26,7 +41,7 @@ pub(crate) fn run(
         match command {
             EngineCommand::Tokenize { id, parts, special } => {
                 emit(EngineEvent::TokenizeStarted { id });
-                emit(EngineEvent::Tokenized { id, result: tokenize(&**vocabulary, &parts, special) });
+                emit(EngineEvent::Tokenized { id, result: vocabulary.tokenize(&parts, special) });
             }
             EngineCommand::Detokenize { id, tokens } => {
                 emit(EngineEvent::Detokenized { id, result: detokenize(&**vocabulary, &tokens) });
@@ -34,11 +49,6 @@ pub(crate) fn run(
             _ => {}
         }
     }
-}
-
-fn tokenize(vocabulary: &dyn Vocabulary, parts: &[TextPart], special: AddSpecial) -> Result<Vec<Token>, String> {
-    parts.iter().try_for_each(|part| check_runs(&part.text))?;
-    vocabulary.tokenize(parts, special)
 }
 
 fn detokenize(vocabulary: &dyn Vocabulary, tokens: &[Token]) -> Result<Vec<u8>, String> {
@@ -49,37 +59,11 @@ fn detokenize(vocabulary: &dyn Vocabulary, tokens: &[Token]) -> Result<Vec<u8>, 
             return Err(format!("token {token} is outside the vocabulary of {n_tokens}"));
         }
         vocabulary.piece(*token, ControlTokens::Show, &mut bytes);
+        if bytes.len() > MAX_TEXT_BYTES {
+            return Err(format!("the text of these tokens is longer than {MAX_TEXT_BYTES} bytes"));
+        }
     }
     Ok(bytes)
-}
-
-/// Refuses text with an unbroken run of letters, digits, spaces or punctuation that is too long.
-fn check_runs(text: &str) -> Result<(), String> {
-    let mut start = 0;
-    let mut previous = None;
-    for (at, character) in text.char_indices() {
-        let class = Some(class_of(character));
-        if class != previous {
-            start = at;
-            previous = class;
-        }
-        if at - start >= MAX_RUN_BYTES {
-            return Err(format!("an unbroken run of {} is longer than {MAX_RUN_BYTES} bytes", class_of(character)));
-        }
-    }
-    Ok(())
-}
-
-fn class_of(character: char) -> &'static str {
-    if character.is_alphabetic() {
-        "letters"
-    } else if character.is_numeric() {
-        "digits"
-    } else if character.is_whitespace() {
-        "spaces"
-    } else {
-        "punctuation"
-    }
 }
 
 /// A single plain part.
@@ -93,18 +77,17 @@ mod tests {
     use crate::engine::fake::FakeVocabulary;
 
     #[test]
-    fn a_run_over_the_limit_is_refused_and_a_broken_one_is_not() {
-        let word = "a".repeat(MAX_RUN_BYTES + 1);
-        let result = tokenize(&FakeVocabulary, &plain_text(word.clone()), AddSpecial::Model);
-        assert!(result.is_err_and(|message| message.contains("letters")));
-        let broken = word.replace("aaaaaaaaaa", "aaaaaaaaa ");
-        assert!(tokenize(&FakeVocabulary, &plain_text(broken), AddSpecial::Model).is_ok());
-    }
-
-    #[test]
     fn tokens_from_outside_are_checked() {
         assert!(detokenize(&FakeVocabulary, &[72, 105]).is_ok_and(|bytes| bytes == b"Hi"));
         assert!(detokenize(&FakeVocabulary, &[-1]).is_err());
         assert!(detokenize(&FakeVocabulary, &[260]).is_err());
+    }
+    #[test]
+    fn a_text_over_16_mib_is_refused() {
+        let most = vec![97; MAX_TEXT_BYTES];
+        assert!(detokenize(&FakeVocabulary, &most).is_ok_and(|bytes| bytes.len() == MAX_TEXT_BYTES));
+        // The control token's text is longer than a byte.
+        let over = [&most[1..], &[256]].concat();
+        assert!(detokenize(&FakeVocabulary, &over).is_err_and(|message| message.contains("longer than")));
     }
 }

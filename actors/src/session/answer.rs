@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::backend::VocabularyError;
-use crate::engine::protocol::{ModelInfo, OutputToken, Token, TokenLogprob};
-use crate::error::GenerateError;
+use crate::engine::protocol::{ModelInfo, OutputToken, TextPart, Token, TokenLogprob};
+use crate::error::{Counted, GenerateError};
 use crate::priority::PRIORITIES;
 use crate::prompt::TemplateError;
 use crate::request::{Delta, GenerateRequest, GenerationEvent, MAX_LOGPROBS, MAX_STOPS, Prompt};
@@ -166,9 +166,34 @@ pub fn room_for(tokens: &[Token], request: &GenerateRequest, model: &ModelInfo) 
     let (prompt_tokens, context_tokens) = (tokens.len() as u32, model.n_ctx_seq);
     let reads_only = request.max_tokens == Some(0);
     if prompt_tokens > context_tokens || (prompt_tokens == context_tokens && !reads_only) {
-        return Err(GenerateError::ContextLengthExceeded { prompt_tokens, context_tokens });
+        let counted = Counted::Exactly;
+        return Err(GenerateError::ContextLengthExceeded { prompt_tokens, counted, context_tokens });
     }
     Ok(context_tokens - prompt_tokens)
+}
+
+/// Refuses a text that cannot fit, whatever its tokens are: no token takes more than so many of its bytes. Tokenizing it
+/// to find out would keep everybody else waiting.
+///
+/// # Errors
+/// `ContextLengthExceeded`.
+pub fn check_size(parts: &[TextPart], model: &ModelInfo) -> Result<(), GenerateError> {
+    let Some(longest) = model.max_token_bytes.filter(|longest| *longest > 0) else { return Ok(()) };
+    let most = u64::from(model.n_ctx_seq) * u64::from(longest);
+    if parts.iter().map(|part| part.text.len() as u64).sum::<u64>() <= most {
+        return Ok(());
+    }
+    let mut counts = [true; 256];
+    model.lost_bytes.iter().for_each(|byte| counts[usize::from(*byte)] = false);
+    let bytes = parts.iter().flat_map(|part| part.text.bytes()).filter(|byte| counts[usize::from(*byte)]).count();
+    if bytes as u64 <= most {
+        return Ok(());
+    }
+    Err(GenerateError::ContextLengthExceeded {
+        prompt_tokens: u32::try_from((bytes as u64).div_ceil(longest.into())).unwrap_or(u32::MAX),
+        counted: Counted::AtLeast,
+        context_tokens: model.n_ctx_seq,
+    })
 }
 
 /// What a caller is told when its text could not be tokenized.
@@ -199,4 +224,29 @@ pub fn prompt_param(prompt: &Prompt) -> &'static str {
 
 fn invalid(param: &str, message: String) -> GenerateError {
     GenerateError::InvalidRequest { param: param.to_owned(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fake::FakeModel;
+    use crate::engine::model::Model;
+    use crate::engine::spec::FakeSpec;
+    use crate::engine::vocabulary_thread::plain_text;
+
+    #[test]
+    fn only_a_text_that_cannot_fit_is_refused_by_its_length() {
+        let spec = FakeSpec { max_context_length: 10, ..FakeSpec::default() };
+        let mut model = FakeModel::load(&spec).expect("loads").info().clone();
+        model.max_token_bytes = Some(4);
+        assert_eq!(check_size(&plain_text("a".repeat(40)), &model), Ok(()));
+        let long = plain_text("a".repeat(41));
+        let error = check_size(&long, &model).expect_err("eleven tokens");
+        assert_eq!(error.to_string(), "the prompt has at least 11 tokens, the context holds 10");
+        assert!(check_size(&[plain_text("a".repeat(40)), plain_text("a")].concat(), &model).is_err());
+        model.lost_bytes = vec![b'a'];
+        assert_eq!(check_size(&long, &model), Ok(()), "it may have no tokens at all");
+        model = ModelInfo { max_token_bytes: None, lost_bytes: Vec::new(), ..model };
+        assert_eq!(check_size(&long, &model), Ok(()));
+    }
 }

@@ -2,6 +2,7 @@
 
 mod prefixes;
 mod templates;
+mod vocabulary;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};

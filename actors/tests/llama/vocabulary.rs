@@ -83,18 +83,42 @@ fn a_very_long_word_is_refused_and_long_text_is_not() {
     let vocabulary: Arc<dyn Vocabulary> = engine().vocabulary();
     let error =
         vocabulary.tokenize(&[part(Trust::User, &"a".repeat(200_000))], AddSpecial::Never).expect_err("one word");
-    assert!(error.contains("letters"), "{error}");
+    assert!(error.contains("without white space"), "{error}");
     // The stack of the vocabulary thread.
     let stack = std::thread::Builder::new().stack_size(64 << 20);
     let longest = move || {
-        let texts =
-            ["a".repeat(100_000), " ".repeat(100_000), "a1".repeat(100_000), "語".repeat(33_000), "!?".repeat(50_000)];
-        texts.map(|text| {
-            vocabulary.tokenize(&[part(Trust::Template, &text)], AddSpecial::Never).map(|tokens| !tokens.is_empty())
+        let mixed = ["a1".repeat(50_000), "a\u{301}".repeat(33_000), "語".repeat(33_000), "!?".repeat(50_000)];
+        let texts = [["a".repeat(100_000), " ".repeat(100_000)].as_slice(), &mixed].concat();
+        texts.iter().all(|text| {
+            let tokens = vocabulary.tokenize(&[part(Trust::Template, text)], AddSpecial::Never);
+            tokens.is_ok_and(|tokens| !tokens.is_empty())
         })
     };
-    let done = stack.spawn(longest).expect("a thread").join().expect("no panic");
-    assert_eq!(done, [const { Ok(true) }; 5]);
+    assert!(stack.spawn(longest).expect("a thread").join().expect("no panic"));
+}
+
+#[test]
+fn no_token_takes_more_of_a_text_than_the_model_says() {
+    for engine in [engine(), spm_engine("spm-longest.gguf")] {
+        let (info, vocabulary) = (engine.info(), engine.vocabulary());
+        let longest = info.max_token_bytes.expect("both kinds are known") as usize;
+        let texts =
+            ["word ".repeat(300), " ".repeat(3000), "\u{2581}".repeat(900), "\n\t\u{4}\u{50000}é語🙂".repeat(90)];
+        for text in texts {
+            let tokens = tokenize(&*vocabulary, &text);
+            let bytes = text.bytes().filter(|byte| !info.lost_bytes.contains(byte)).count();
+            assert!(tokens.len() >= bytes.div_ceil(longest), "{} tokens of {bytes} bytes, {longest}", tokens.len());
+        }
+    }
+}
+
+#[test]
+fn the_longest_token_of_the_model_is_known() {
+    let engine = engine();
+    let info = engine.info();
+    // A line break and eighty spaces, in two bytes each; control characters that SmolLM2 has no tokens for.
+    assert_eq!(info.max_token_bytes, Some(162));
+    assert!(info.lost_bytes.contains(&4) && !info.lost_bytes.contains(&b'a') && !info.lost_bytes.contains(&b' '));
 }
 
 /// An engine with a SentencePiece vocabulary, which puts a space before text that follows nothing or a special token.

@@ -27,6 +27,15 @@ fn a_text_is_needed() {
 }
 
 #[test]
+fn a_text_over_2_mib_is_refused_by_the_name_it_came_under() {
+    let most = "a".repeat(MAX_TEXT_BYTES);
+    for name in ["content", "prompt"] {
+        assert!(read(json!({ name: most })).is_ok());
+        assert_eq!(read(json!({ name: format!("{most}a") })).unwrap_err().param(), Some(name));
+    }
+}
+
+#[test]
 fn a_piece_that_is_no_text_is_shown_as_bytes() {
     assert_eq!(piece("é".as_bytes()), json!("é"));
     assert_eq!(piece(b"\xc3"), json!([0xc3]));

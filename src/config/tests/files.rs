@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cllm_actors::engine::host::HostKind;
+
 use super::*;
 
 fn folder() -> PathBuf {
@@ -50,10 +52,12 @@ fn the_seed_file_means_what_the_report_says() {
     assert_eq!(cache.cleanup_interval, Duration::from_millis(500));
     assert_eq!((config.model.max_context_length, config.model.quantization.as_str()), (2048, "q4_k_m"));
     assert_eq!((config.backend.llama_cpp.n_batch, config.backend.engine), (1024, Engine::Process));
+    let HostKind::Process(process) = config.system_args().host else { panic!("an engine of its own") };
+    assert_eq!(process.beat, Duration::from_millis(50));
     let notes: Vec<_> = loaded.notes.iter().map(Note::to_string).collect();
     insta::assert_snapshot!(notes.join("\n"), @r"
     note: 16 sequences run at once, the smallest of `scheduler.max_batch_size`, `resources.max_batch_size`, `backend.llama_cpp.n_seq_max`
-    note: nothing is polled here, so these change no speed: `scheduler.loop_interval`, `scheduler.idle_loop_interval`, `scheduler.wait_poll_interval_ms`
+    note: nothing is polled here, so these change no speed: `scheduler.loop_interval`, `scheduler.wait_poll_interval_ms`
     warning: other machines can reach `0.0.0.0`, and `server.api_keys` asks for no key
     ");
 }

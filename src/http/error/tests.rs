@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cllm_actors::GenerateError;
+use cllm_actors::{Counted, GenerateError};
 use hyper::header::RETRY_AFTER;
 use serde_json::json;
 
@@ -10,7 +10,9 @@ use super::{ApiError, ErrorShape, whole_seconds};
 
 #[test]
 fn context_overflow_names_both_numbers_under_the_code_agents_look_for() {
-    let error = ApiError::from(GenerateError::ContextLengthExceeded { prompt_tokens: 900, context_tokens: 512 });
+    let counted = Counted::Exactly;
+    let error =
+        ApiError::from(GenerateError::ContextLengthExceeded { prompt_tokens: 900, counted, context_tokens: 512 });
     assert_eq!(error.status(), 400);
     assert_eq!(
         error.or_param("messages").body(ErrorShape::OpenAi),

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use super::*;
 use crate::engine::fake::{self, FakeModel};
 use crate::engine::progress::Progress;
+use crate::engine::protocol::Held;
 use crate::engine::protocol::{Admit, MemoryKind, Placement, Token};
 use crate::engine::spec::FakeSpec;
 use crate::priority;

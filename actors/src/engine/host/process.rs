@@ -6,21 +6,25 @@
 
 mod keeper;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 
 use self::keeper::{Keeper, News};
+use super::thread::LOOP_CAPACITY;
 use super::{EventSink, HostError, Occupancy, ProcessOptions};
 use crate::engine::child::{ARGUMENTS, BUILD};
 use crate::engine::frames::{FrameReader, FrameWriter, FromEngine, PROTOCOL, ToEngine};
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 
-/// Commands that may wait for the pipe.
-const CAPACITY: usize = 8192;
+/// Commands that may wait for the pipe; no more than may wait at its other end.
+const CAPACITY: usize = LOOP_CAPACITY;
+
+/// Longest line of the child's log that is read, in bytes; the rest of a longer one is left out.
+const LINE_BYTES: u64 = 16 << 10;
 
 /// Lines of the child's log that are kept for the cause of its death.
 const KEPT_LINES: usize = 4;
@@ -65,7 +69,8 @@ impl ProcessHost {
             keeper.run(&keeper_news);
         })?;
         let host = Self { commands, news: news.clone(), pid };
-        thread("cllm-engine-in", move || write_commands(pipes.stdin, spec, &from_host))?;
+        let start = ToEngine::Start { spec, beat: options.kept_beat() };
+        thread("cllm-engine-in", move || write_commands(pipes.stdin, start, &from_host))?;
         thread("cllm-engine-log", move || read_log(pipes.stderr, &lines))?;
         thread("cllm-engine-out", move || read_events(pipes.stdout, &news, &sink))?;
         tracing::info!(pid, "engine process started");
@@ -74,6 +79,9 @@ impl ProcessHost {
 
     /// See [`super::EngineHost::send`].
     pub(super) fn send(&self, command: EngineCommand) -> Result<(), HostError> {
+        if command.is_advice() && self.commands.len() >= CAPACITY / 2 {
+            return Err(HostError::Full);
+        }
         self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => HostError::Full,
             TrySendError::Disconnected(_) => HostError::Gone,
@@ -127,9 +135,9 @@ fn executable() -> std::io::Result<std::path::PathBuf> {
 }
 
 /// Ends when the host is dropped or the pipe breaks; closing the pipe ends the child.
-fn write_commands(stdin: ChildStdin, spec: EngineSpec, commands: &Receiver<EngineCommand>) {
+fn write_commands(stdin: ChildStdin, start: ToEngine, commands: &Receiver<EngineCommand>) {
     let mut writer = FrameWriter::new(stdin);
-    let mut written = writer.write(&ToEngine::Start(spec));
+    let mut written = writer.write(&start);
     for command in commands {
         if written.is_err() {
             break;
@@ -165,14 +173,23 @@ fn read_events(stdout: ChildStdout, news: &Sender<News>, sink: &EventSink) {
 }
 
 /// The child's log becomes ours.
-fn read_log(stderr: ChildStderr, lines: &LastLines) {
+fn read_log(stderr: impl Read, lines: &LastLines) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
-    while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+    while matches!(read_line(&mut reader, &mut line), Ok(1..)) {
         let text = String::from_utf8_lossy(&line);
         forward(text.trim_end(), lines);
         line.clear();
     }
+}
+
+/// Reads a line, of a long one the beginning.
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<usize> {
+    let read = reader.by_ref().take(LINE_BYTES).read_until(b'\n', line)?;
+    if read as u64 == LINE_BYTES && !line.ends_with(b"\n") {
+        reader.skip_until(b'\n')?;
+    }
+    Ok(read)
 }
 
 /// The child's subscriber puts the level first; what has none is the C library's or ggml's last words.
@@ -210,5 +227,24 @@ impl LastLines {
 
     fn text(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).join(" | ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_end_is_cut_and_the_next_one_is_whole() {
+        let log = [&[b'x'; 100_000][..], b"\nERROR next\n"].concat();
+        let mut reader = BufReader::new(&*log);
+        let mut line = Vec::new();
+        assert_eq!(read_line(&mut reader, &mut line).expect("reads") as u64, LINE_BYTES);
+        line.clear();
+        assert!(read_line(&mut reader, &mut line).is_ok());
+        assert_eq!(line, b"ERROR next\n");
+        let lines = LastLines::default();
+        read_log(&*log, &lines);
+        assert!(lines.text().ends_with("x | next"), "{}", lines.text());
     }
 }

@@ -17,11 +17,12 @@ use crate::engine::store::Store;
 use crate::engine::vocabulary_thread;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-/// Commands that may wait for the loop. The scheduler has at most a few per sequence under way.
-const LOOP_CAPACITY: usize = 4096;
+/// Commands that may wait for the loop. The scheduler has at most a few per sequence under way, and advice beside them,
+/// which may take half of the room.
+pub(super) const LOOP_CAPACITY: usize = 8192;
 
-/// Tokenizations that may wait.
-const VOCABULARY_CAPACITY: usize = 4096;
+/// Questions to the vocabulary that may wait.
+pub(crate) const VOCABULARY_CAPACITY: usize = 4096;
 
 /// A running engine. Dropping it ends the engine at its next step; the occupancy it was started with is
 /// released when the last byte of the model is freed.
@@ -69,6 +70,9 @@ impl ThreadHost {
             EngineCommand::Tokenize { .. } | EngineCommand::Detokenize { .. } => &self.vocabulary,
             _ => &self.commands,
         };
+        if command.is_advice() && channel.len() >= LOOP_CAPACITY / 2 {
+            return Err(HostError::Full);
+        }
         channel.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => HostError::Full,
             TrySendError::Disconnected(_) => HostError::Gone,
@@ -103,12 +107,13 @@ fn run_engine(
         EngineSpec::Fake(fake) => serve(FakeModel::load(fake), spec, commands, publish, progress, sink),
         #[cfg(feature = "llama")]
         EngineSpec::Llama(llama) => {
-            let on_progress = |progress| {
-                sink(EngineEvent::Loading { progress });
+            let on_progress = |share| {
+                sink(EngineEvent::Loading { progress: share });
                 // The channel's other end is gone when nobody wants the model any more.
                 !matches!(commands.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
             };
-            let model = crate::engine::llama::load(llama, on_progress).map_err(|error| error.to_string());
+            let model =
+                crate::engine::llama::load_watched(llama, progress, on_progress).map_err(|error| error.to_string());
             serve(model, spec, commands, publish, progress, sink)
         }
         #[cfg(not(feature = "llama"))]
@@ -155,4 +160,23 @@ fn guard(sink: &EventSink, work: impl FnOnce() -> Exit) {
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic in the engine: {}", text.unwrap_or("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::protocol::{Limits, Waiting};
+
+    #[test]
+    fn advice_fills_no_queue() {
+        let (commands, waiting) = bounded(LOOP_CAPACITY);
+        let host = ThreadHost { commands, vocabulary: bounded(1).0 };
+        let limits = Limits { step_tokens: 16, mixed_prefill_tokens: 16, prefill_wait_ms: 0, waiting: Waiting::Nobody };
+        let refused =
+            (0..LOOP_CAPACITY).filter(|_| host.send(EngineCommand::SetLimits(limits)) == Err(HostError::Full));
+        assert_eq!(refused.count(), LOOP_CAPACITY / 2);
+        let cancel = EngineCommand::Cancel { epoch: 1, request: 1 };
+        assert!((0..LOOP_CAPACITY / 2).all(|_| host.send(cancel.clone()) == Ok(())), "room for what must not be lost");
+        assert_eq!(waiting.len(), LOOP_CAPACITY);
+    }
 }

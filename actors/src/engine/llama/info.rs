@@ -54,6 +54,8 @@ pub(super) fn info(loaded: &Loaded<'_>) -> ModelInfo {
         end_tokens: vocabulary.end_tokens(),
         control_tokens: vocabulary.special_texts(),
         n_vocab: count(n_vocab),
+        max_token_bytes: vocabulary.max_token_bytes(value("tokenizer.ggml.model").as_deref()),
+        lost_bytes: vocabulary.lost_bytes(),
         n_ctx: context.n_ctx(),
         n_ctx_seq: plan.n_ctx_seq,
         n_ctx_train: count(n_ctx_train),

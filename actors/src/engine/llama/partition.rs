@@ -7,10 +7,6 @@ use std::ops::Range;
 
 use crate::engine::protocol::{TextPart, Token, Trust};
 
-/// Longest run of one class of characters, in bytes. Tokenizers match runs recursively: much longer ones would
-/// overflow the stack.
-const MAX_RUN: usize = 100_000;
-
 /// A token that is recognised by its text before anything else is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SpecialToken {
@@ -127,54 +123,8 @@ impl Joined {
 }
 
 /// White space as C has it, which llama.cpp strips by.
-fn is_space(c: char) -> bool {
+pub(super) fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t'..='\r')
-}
-
-/// Checks that no run of letters, digits, spaces or other characters is too long.
-///
-/// # Errors
-/// A message for the client.
-pub(super) fn check_runs(text: &str) -> Result<(), String> {
-    let mut class = Class::Other;
-    let mut start = 0;
-    for (at, c) in text.char_indices() {
-        let next = Class::of(c);
-        if next != class {
-            (class, start) = (next, at);
-        } else if at + c.len_utf8() - start > MAX_RUN {
-            return Err(format!("the text has an unbroken run of over {MAX_RUN} bytes of {}", class.name()));
-        }
-    }
-    Ok(())
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Letter,
-    Digit,
-    Space,
-    Other,
-}
-
-impl Class {
-    fn of(c: char) -> Self {
-        match c {
-            c if c.is_alphabetic() => Self::Letter,
-            c if c.is_numeric() => Self::Digit,
-            c if c.is_whitespace() => Self::Space,
-            _ => Self::Other,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Letter => "letters",
-            Self::Digit => "digits",
-            Self::Space => "white space",
-            Self::Other => "punctuation or symbols",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use llama_cpp_sys_2 as sys;
 
 use crate::engine::model::{ControlTokens, Vocabulary};
+use crate::engine::progress::Progress;
 use crate::engine::protocol::{AddSpecial, TextPart, Token};
+use crate::engine::runs::check_runs;
 
 use super::backend;
-use super::partition::{Fragment, Scope, SpecialToken, check_runs, join, partition};
+use super::partition::{Fragment, Scope, SpecialToken, is_space, join, partition};
 use super::shim::{self, Special};
 use super::weights::Weights;
 
 /// The vocabulary of a loaded model. Keeps the weights alive.
 pub(super) struct LlamaVocabulary {
     weights: Arc<Weights>,
+    /// A long text is work that must be seen to go on.
+    progress: Progress,
     pieces: Pieces,
     /// The longest first, as llama.cpp matches them.
     specials: Vec<SpecialToken>,
@@ -31,7 +35,7 @@ impl LlamaVocabulary {
     ///
     /// # Errors
     /// What llama.cpp says about a token that has no text.
-    pub(super) fn new(weights: Arc<Weights>) -> Result<Self, String> {
+    pub(super) fn new(weights: Arc<Weights>, progress: Progress) -> Result<Self, String> {
         let vocab = weights.vocab();
         let pieces = Pieces::read(vocab)?;
         let specials = specials(vocab, pieces.len());
@@ -49,7 +53,7 @@ impl LlamaVocabulary {
         };
         let added_first = bos.filter(|_| add_bos);
         let added_last = eos.filter(|_| add_eos).or(sep.filter(|_| add_sep));
-        Ok(Self { weights, pieces, specials, bos, eos, added_first, added_last })
+        Ok(Self { weights, progress, pieces, specials, bos, eos, added_first, added_last })
     }
 
     /// Beginning token, if there is one.
@@ -77,6 +81,37 @@ impl LlamaVocabulary {
         self.specials.iter().map(|special| special.text.clone()).collect()
     }
 
+    /// Most bytes of text that `tokenizer`, a name of llama.cpp's, makes one token of, [`Self::lost_bytes`] not counted;
+    /// `None` for one that normalises text or leaves parts of it out as it likes.
+    ///
+    /// The vocabulary's own text of a token counts too: SentencePiece writes a space as a character of three bytes, and
+    /// that character in a text becomes the same token.
+    pub(super) fn max_token_bytes(&self, tokenizer: Option<&str>) -> Option<u32> {
+        if !matches!(tokenizer, Some("llama" | "gpt2" | "gemma4")) {
+            return None;
+        }
+        let length = |token: Token| {
+            // SAFETY: `weights` keeps the vocabulary alive, and the token is in range.
+            let text = unsafe { backend::string(sys::llama_vocab_get_text(self.weights.vocab(), token)) };
+            text.len().max(self.pieces.bytes(token, ControlTokens::Show).len())
+        };
+        let tokens = (0..self.pieces.len()).filter_map(|id| Token::try_from(id).ok());
+        tokens.map(length).max().and_then(|longest| u32::try_from(longest).ok())
+    }
+
+    /// Bytes that may vanish from a text: those without a token of their own, which llama.cpp leaves out where no longer
+    /// token has them, and white space where a special token swallows what is beside it.
+    pub(super) fn lost_bytes(&self) -> Vec<u8> {
+        let mut known = [false; 256];
+        for id in (0..self.pieces.len()).filter_map(|id| Token::try_from(id).ok()) {
+            if let [byte] = self.pieces.bytes(id, ControlTokens::Show) {
+                known[usize::from(*byte)] = true;
+            }
+        }
+        let strips = self.specials.iter().any(|special| special.strip_left || special.strip_right);
+        (0..=u8::MAX).filter(|byte| !known[usize::from(*byte)] || (strips && is_space(char::from(*byte)))).collect()
+    }
+
     /// The text of a token, control tokens too.
     pub(super) fn text(&self, token: Token) -> String {
         let mut bytes = Vec::new();
@@ -85,6 +120,7 @@ impl LlamaVocabulary {
     }
 
     fn append(&self, text: &str, special: Special, out: &mut Vec<Token>) -> Result<(), String> {
+        self.progress.advance();
         let start = out.len();
         // Nearly always enough: no token is shorter than a byte, and two may come on top.
         let mut room = text.len() + 2;
@@ -112,7 +148,7 @@ impl Vocabulary for LlamaVocabulary {
 
     fn tokenize(&self, parts: &[TextPart], special: AddSpecial) -> Result<Vec<Token>, String> {
         let joined = join(parts);
-        check_runs(&joined.text)?;
+        check_runs([&*joined.text])?;
         let mut tokens = Vec::new();
         if joined.user.is_empty() {
             self.append(&joined.text, Special::Parse, &mut tokens)?;

@@ -142,5 +142,5 @@ fn the_folder_stays_within_its_size_and_what_was_used_longest_ago_goes_first() {
     }
     assert_eq!(store.changes().gone, vec![1, 2]);
     let kept: Vec<Token> = store.prefixes().iter().map(|prefix| prefix.tokens[0]).collect();
-    assert_eq!(kept, vec![0, 3]);
+    assert_eq!(kept, vec![3, 0]);
 }

@@ -22,7 +22,8 @@ const STORE_DEADLINE: Duration = Duration::from_secs(9);
 /// How long the log's last lines may take to arrive after the process has ended.
 const LOG_GRACE: Duration = Duration::from_millis(50);
 
-/// Loading may go so many times longer without progress: context and buffers are made in one call.
+/// Loading may go so many times longer without progress, of which reading is a part: context and buffers are made in
+/// one call.
 const LOAD_PATIENCE: u32 = 10;
 
 /// What the keeper is told by the threads beside it.
@@ -86,9 +87,19 @@ impl Patience {
         }
     }
 
+    /// Longest time without progress.
+    fn limit(&self) -> Duration {
+        if self.loaded { self.watchdog } else { self.watchdog.saturating_mul(LOAD_PATIENCE) }
+    }
+
     fn is_over(&self, now: Instant) -> bool {
-        let limit = if self.loaded { self.watchdog } else { self.watchdog.saturating_mul(LOAD_PATIENCE) };
-        now.duration_since(self.last_sign) > limit
+        now.duration_since(self.last_sign) > self.limit()
+    }
+
+    /// What is said of an engine that is killed.
+    fn epitaph(&self) -> String {
+        let what = if self.loaded { "" } else { " while loading" };
+        format!("no progress for {} ms{what}, killed by the watchdog", self.limit().as_millis())
     }
 }
 
@@ -120,7 +131,7 @@ impl Keeper {
         }
         std::thread::park_timeout(LOG_GRACE);
         let how = match end {
-            End::Hung => format!("no progress for {} ms, killed by the watchdog", self.patience.watchdog.as_millis()),
+            End::Hung => self.patience.epitaph(),
             End::Closed(Some(cause)) => cause,
             End::Closed(None) | End::Dropped => describe(status),
         };
@@ -211,5 +222,8 @@ mod tests {
         let patience = Patience::new(WATCHDOG, start);
         assert!(!patience.is_over(after(99, start)));
         assert!(patience.is_over(after(101, start)));
+        assert_eq!(patience.epitaph(), "no progress for 100000 ms while loading, killed by the watchdog");
+        let loaded = Patience { loaded: true, ..patience };
+        assert_eq!(loaded.epitaph(), "no progress for 10000 ms, killed by the watchdog");
     }
 }
