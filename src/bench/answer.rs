@@ -1,6 +1,7 @@
 //! What answers say, in the shapes of OpenAI's endpoints and of cLLM's `/generate`.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::shot::Seen;
@@ -20,6 +21,14 @@ struct Choice {
     message: Option<Delta>,
     text: Option<String>,
     finish_reason: Option<String>,
+    logprobs: Option<Logprobs>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Logprobs {
+    /// One entry for each token.
+    #[serde(default)]
+    content: Vec<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -65,7 +74,7 @@ pub(super) fn event(data: &str, seen: &mut Seen) -> Piece {
     take_usage(chunk.usage, seen);
     let (mut text, mut finished) = (false, false);
     for choice in chunk.choices {
-        text |= take_text(&choice, seen);
+        text |= take_choice(&choice, seen);
         finished |= choice.finish_reason.is_some();
     }
     match (text, finished) {
@@ -95,7 +104,7 @@ pub(super) fn document(body: &[u8], seen: &mut Seen) -> Result<(), String> {
         return Err(unreadable());
     }
     for choice in &chunk.choices {
-        take_text(choice, seen);
+        take_choice(choice, seen);
     }
     take_usage(chunk.usage, seen);
     seen.claimed_rate = claimed;
@@ -123,9 +132,11 @@ fn take_usage(usage: Option<Usage>, seen: &mut Seen) {
 }
 
 /// Whether there was any.
-fn take_text(choice: &Choice, seen: &mut Seen) -> bool {
+fn take_choice(choice: &Choice, seen: &mut Seen) -> bool {
     let inner = choice.delta.as_ref().or(choice.message.as_ref());
     let texts = inner.map(|inner| [&inner.content, &inner.reasoning_content]);
+    let tokens = choice.logprobs.as_ref().map_or(0, |logprobs| logprobs.content.len());
+    seen.tokens_with_logprobs += tokens as u32;
     let before = seen.text.len();
     for text in texts.into_iter().flatten().chain([&choice.text]).flatten() {
         seen.text.push_str(text);
@@ -136,6 +147,18 @@ fn take_text(choice: &Choice, seen: &mut Seen) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_counted_by_their_log_probabilities() {
+        let mut seen = Seen::begin("");
+        event(
+            r#"{"choices":[{"delta":{"content":"Hi"},"logprobs":{"content":[{"token":"H"},{"token":"i"}]}}]}"#,
+            &mut seen,
+        );
+        event(r#"{"choices":[{"delta":{"content":"!"},"logprobs":{"content":[{"token":"!"}]}}]}"#, &mut seen);
+        event(r#"{"choices":[{"delta":{},"logprobs":null}],"usage":{"completion_tokens":4}}"#, &mut seen);
+        assert_eq!((seen.tokens_with_logprobs, seen.tokens), (3, 4), "the server's own count is another one");
+    }
 
     #[test]
     fn a_stream_is_read_to_its_usage() {

@@ -1,7 +1,7 @@
 //! Asks `/livez` again and again while a server is busy.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::StatusCode;
 use tokio::task::JoinHandle;
@@ -28,10 +28,10 @@ impl Probe {
         let task = tokio::spawn(async move {
             let mut interval = tokio::time::interval(EVERY);
             loop {
-                interval.tick().await;
-                let asked = Instant::now();
+                // From when it was due: a server that stalls keeps the later ones waiting, too.
+                let due = interval.tick().await;
                 let time = match server.get("/livez").await {
-                    Ok((StatusCode::OK, _)) => ms(asked.elapsed()),
+                    Ok((StatusCode::OK, _)) => ms(due.elapsed()),
                     // Another server's way to say that it has none.
                     Ok((StatusCode::NOT_FOUND, _)) => return,
                     _ => FAILED_MS,

@@ -16,6 +16,8 @@ pub(super) struct Shot {
     pub(super) temperature: f32,
     pub(super) delivery: Delivery,
     pub(super) caching: Caching,
+    /// Ask for log-probabilities, one for each token: they show which tokens came.
+    pub(super) logprobs: bool,
     /// Leave when so many pieces of text have come.
     pub(super) leave_after: Option<usize>,
     /// Give a permit when so many pieces of text have come.
@@ -55,6 +57,7 @@ impl Shot {
             temperature: 0.0,
             delivery: Delivery::Stream,
             caching: Caching::Refused,
+            logprobs: false,
             leave_after: None,
             announce: None,
         }
@@ -94,6 +97,9 @@ impl Shot {
             }
             Ask::Text(prompt) | Ask::Generate(prompt) => body["prompt"] = prompt.as_str().into(),
         }
+        if self.logprobs {
+            body["logprobs"] = true.into();
+        }
         if self.delivery == Delivery::Stream {
             body["stream"] = true.into();
             body["stream_options"] = json!({ "include_usage": true });
@@ -115,6 +121,8 @@ pub(super) struct Seen {
     pub(super) resent: Resent,
     /// Completion tokens by the server's count; without one, pieces.
     pub(super) tokens: u32,
+    /// Tokens that came with their log-probability, where they were asked for.
+    pub(super) tokens_with_logprobs: u32,
     pub(super) prompt_tokens: Option<u32>,
     /// Tokens per second, where the answer itself claims a rate.
     pub(super) claimed_rate: Option<f64>,
@@ -152,6 +160,7 @@ impl Seen {
             ending: Ending::Failed("no answer".to_owned()),
             resent: Resent::No,
             tokens: 0,
+            tokens_with_logprobs: 0,
             prompt_tokens: None,
             claimed_rate: None,
             text: String::new(),

@@ -63,7 +63,7 @@ fn run() -> io::Result<ExitCode> {
     let occupancy: Occupancy = Arc::new(EndSignal(ended.clone()));
     let loading: Loading = Arc::new(Mutex::new(Some(progress.work())));
     let sink = event_sink(&out, ended, loading.clone(), &progress);
-    let host = ThreadHost::start(spec, occupancy, sink, progress.clone())?;
+    let host = ThreadHost::start(*spec, occupancy, sink, progress.clone())?;
     std::thread::Builder::new().name("cllm-engine-in".to_owned()).spawn({
         let end = end.clone();
         move || take_commands(input, host, &end, deadline)

@@ -22,7 +22,7 @@ pub(crate) enum ToEngine {
     /// Load this.
     Start {
         /// The engine.
-        spec: EngineSpec,
+        spec: Box<EngineSpec>,
         /// Time between two signs of life.
         beat: Duration,
     },
@@ -145,7 +145,7 @@ mod tests {
     use crate::engine::vocabulary_thread::{MAX_QUESTION_BYTES, plain_text, text_bytes, token_bytes};
 
     fn start() -> ToEngine {
-        ToEngine::Start { spec: EngineSpec::Fake(FakeSpec::default()), beat: Duration::from_millis(250) }
+        ToEngine::Start { spec: Box::new(EngineSpec::Fake(FakeSpec::default())), beat: Duration::from_millis(250) }
     }
 
     #[test]
@@ -154,7 +154,8 @@ mod tests {
         writer.write(&start()).expect("fits");
         writer.write(&ToEngine::Command(EngineCommand::Reset { epoch: 7 })).expect("fits");
         let mut reader = FrameReader::new(&*writer.out);
-        assert!(matches!(reader.read(), Ok(Some(ToEngine::Start { spec: EngineSpec::Fake(_), .. }))));
+        let first = reader.read();
+        assert!(matches!(first, Ok(Some(ToEngine::Start { spec, .. })) if matches!(*spec, EngineSpec::Fake(_))));
         assert!(matches!(reader.read(), Ok(Some(ToEngine::Command(EngineCommand::Reset { epoch: 7 })))));
         assert!(matches!(reader.read::<ToEngine>(), Ok(None)));
     }

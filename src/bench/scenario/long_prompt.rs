@@ -23,11 +23,13 @@ const LONG_ANSWER: u32 = 8;
 /// The long prompt is sent when every stream has so many pieces of text.
 const RUNNING_AFTER: usize = 12;
 
-/// Median of the streams' token gap.
-const GAP_P50: (&str, &str) = ("gap_p50", "ms");
-/// 99th percentile of the streams' token gap over the median.
+/// Median of the streams' token gap before the long prompt arrives.
+const CALM_P50: (&str, &str) = ("gap_p50_before", "ms");
+/// The same from its arrival on.
+const DISTURBED_P50: (&str, &str) = ("gap_p50_beside", "ms");
+/// 99th percentile of the streams' token gap from its arrival on, over the median before.
 pub(in crate::bench) const GAP_P99_RATIO: (&str, &str) = ("gap_p99_over_median", "x");
-/// Longest token gap over the median.
+/// Longest token gap over the median before.
 pub(in crate::bench) const GAP_MAX_RATIO: (&str, &str) = ("gap_max_over_median", "x");
 
 /// One round: the streams, and the long prompt among them.
@@ -38,7 +40,7 @@ pub(in crate::bench) async fn run(runner: &mut Runner<'_>, on: &[usize]) -> Scen
     let streams = runner.at_once(STREAMS);
     let about = format!(
         "{streams} streams run; when each has {RUNNING_AFTER} pieces of text, a prompt of {LONG_WORDS} words arrives. \
-         Gaps count while all streams run."
+         Gaps count while all streams run, and are compared with the median before that prompt."
     );
     let mut report = ScenarioReport::new("long-prompt", about);
     let (max_tokens, rounds) = (runner.max_tokens(STREAM_TOKENS), runner.rounds(3));
@@ -51,13 +53,17 @@ pub(in crate::bench) async fn run(runner: &mut Runner<'_>, on: &[usize]) -> Scen
     };
     let results = runner.alternate(on, rounds, prepare, run).await;
     for (server, rounds) in on.iter().zip(&results) {
-        let gaps: Vec<Summary> = rounds.iter().filter_map(|(streams, _)| gaps(streams)).collect();
-        let mut measure = |name, about, figure: fn(&Summary) -> f64| {
+        let gaps: Vec<Gaps> = rounds.iter().filter_map(Gaps::of).collect();
+        let mut measure = |name, about, figure: fn(&Gaps) -> f64| {
             report.measure(name, about, Some(*server), Spread::of(gaps.iter().map(figure)));
         };
-        measure(GAP_P50, "median time between two pieces of text of a running stream", |gaps| gaps.p50);
-        measure(GAP_P99_RATIO, "99th percentile of that time over its median", |gaps| gaps.p99 / gaps.p50);
-        measure(GAP_MAX_RATIO, "the longest such time over the median", |gaps| gaps.max / gaps.p50);
+        let about = "median time between two pieces of text of a running stream, before the long prompt";
+        measure(CALM_P50, about, |gaps| gaps.before.p50);
+        measure(DISTURBED_P50, "that median from the long prompt's arrival on", |gaps| gaps.beside.p50);
+        let about = "99th percentile of that time from the arrival on, over the median before";
+        measure(GAP_P99_RATIO, about, |gaps| gaps.beside.p99 / gaps.before.p50);
+        let about = "the longest such time from the arrival on, over the median before";
+        measure(GAP_MAX_RATIO, about, |gaps| gaps.beside.max / gaps.before.p50);
     }
     report.cases.push(case("streams", on, &results, |(streams, _)| streams).at_once(streams));
     report.cases.push(case("long prompt", on, &results, |(_, long)| long));
@@ -86,12 +92,21 @@ async fn disturb(runner: &Runner<'_>, server: &Arc<Server>, round: u32, short: &
     }
 }
 
-/// Gaps from the moment when every stream has begun to the moment when the first one ends.
-fn gaps(streams: &Wave) -> Option<Summary> {
-    let firsts: Option<Vec<Instant>> = streams.seen.iter().map(|seen| seen.arrivals.first().copied()).collect();
-    let from = firsts?.into_iter().max()?;
-    let to = streams.seen.iter().map(|seen| seen.ended).min()?;
-    Summary::of(streams.seen.iter().flat_map(|seen| seen.gaps(from, to)).map(ms))
+/// The streams' token gaps in milliseconds, from the moment when every stream has begun to the moment when the first one
+/// ends.
+struct Gaps {
+    before: Summary,
+    beside: Summary,
+}
+
+impl Gaps {
+    fn of((streams, long): &Disturbed) -> Option<Self> {
+        let firsts: Option<Vec<Instant>> = streams.seen.iter().map(|seen| seen.arrivals.first().copied()).collect();
+        let (from, to) = (firsts?.into_iter().max()?, streams.seen.iter().map(|seen| seen.ended).min()?);
+        let arrival = long.seen.first()?.sent;
+        let within = |from, to| Summary::of(streams.seen.iter().flat_map(|seen| seen.gaps(from, to)).map(ms));
+        Some(Self { before: within(from, arrival)?, beside: within(arrival, to)? })
+    }
 }
 
 fn case(label: &str, on: &[usize], results: &[Vec<Disturbed>], which: impl Fn(&Disturbed) -> &Wave) -> Case {

@@ -15,7 +15,8 @@ use crate::bench::{cpu, prompts};
 const AT_ONCE: usize = 16;
 const MAX_TOKENS: u32 = 100;
 
-/// Tokens that a client missed or got twice, by count.
+/// Tokens that a client missed or got twice, counted by their log-probabilities.
+/// The server's own count says nothing of what arrived.
 pub(in crate::bench) const WRONG_TOKENS: (&str, &str) = ("wrong_tokens", "tokens");
 /// Engines that were killed.
 pub(in crate::bench) const KILLS: (&str, &str) = ("kills", "engines");
@@ -32,7 +33,7 @@ pub(in crate::bench) async fn run(runner: &mut Runner<'_>) -> ScenarioReport {
     let mut report = ScenarioReport::new("survival", about);
     let (max_tokens, rounds) = (runner.max_tokens(MAX_TOKENS), runner.rounds(3));
     let prepare =
-        |rng: &mut fastrand::Rng| (0..at_once).map(|_| Shot::chat(prompts::short(rng), max_tokens)).collect::<Vec<_>>();
+        |rng: &mut fastrand::Rng| (0..at_once).map(|_| counted(prompts::short(rng), max_tokens)).collect::<Vec<_>>();
     let run = async |runner: &Runner<'_>, server: &Arc<_>, round: u32, shots: &Vec<Shot>| {
         let (shots, pace) = (shots.clone(), Pace::AtOnce(at_once));
         let calm = runner.wave(server, ("survival, undisturbed", round), shots.clone(), pace.clone()).await;
@@ -46,7 +47,12 @@ pub(in crate::bench) async fn run(runner: &mut Runner<'_>) -> ScenarioReport {
     let kills = measured(&|(_, _, kills)| f64::from(*kills));
     report.measure(KILLS, "engines killed in the middle of a round", Some(0), kills);
     let wrong = measured(&|(_, killed, _)| wrong_tokens(killed, max_tokens));
-    report.measure(WRONG_TOKENS, "tokens lost or repeated, by the count of each answer", Some(0), wrong);
+    report.measure(
+        WRONG_TOKENS,
+        "tokens lost or repeated, by the log-probabilities that came with each",
+        Some(0),
+        wrong,
+    );
     let same = measured(&|(calm, killed, _)| same_text(calm, killed));
     let about = "answers with the very text of the undisturbed round (the arithmetic of other batches may differ)";
     report.measure(SAME_TEXT, about, Some(0), same);
@@ -65,8 +71,13 @@ async fn kill_after(wait: Duration, server: Option<u32>) -> u32 {
     children.iter().filter(|pid| kill(pid)).count() as u32
 }
 
+/// A request whose client can count the tokens that come.
+fn counted(prompt: String, max_tokens: u32) -> Shot {
+    Shot { logprobs: true, ..Shot::chat(prompt, max_tokens) }
+}
+
 fn wrong_tokens(killed: &Wave, max_tokens: u32) -> f64 {
-    killed.seen.iter().map(|seen| f64::from(seen.tokens.abs_diff(max_tokens))).sum()
+    killed.seen.iter().map(|seen| f64::from(seen.tokens_with_logprobs.abs_diff(max_tokens))).sum()
 }
 
 fn same_text(calm: &Wave, killed: &Wave) -> f64 {

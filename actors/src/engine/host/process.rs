@@ -69,7 +69,7 @@ impl ProcessHost {
             keeper.run(&keeper_news);
         })?;
         let host = Self { commands, news: news.clone(), pid };
-        let start = ToEngine::Start { spec, beat: options.kept_beat() };
+        let start = ToEngine::Start { spec: Box::new(spec), beat: options.kept_beat() };
         thread("cllm-engine-in", move || write_commands(pipes.stdin, start, &from_host))?;
         thread("cllm-engine-log", move || read_log(pipes.stderr, &lines))?;
         thread("cllm-engine-out", move || read_events(pipes.stdout, &news, &sink))?;

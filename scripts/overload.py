@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""What a storm of requests does: goodput, refusals, deadlines, memory, and urgent requests among them.
+
+Usage: overload.py SERVER MODEL [--seconds 300] [--calm 60] [--factor 10] [--timeout-s 20] [--tokens 50] [--set KEY=VALUE ...]
+
+Measures the first token of an urgent request on an idle server and the goodput of 16 clients, one request after the other each.
+Then requests arrive at FACTOR times the rate at which those were answered, for SECONDS, whether or not others have been
+answered, each with `timeout_ms`; every 5 seconds an urgent one (`priority` -100) comes, too. Goodput is tokens of answers that
+arrived whole within their deadline. Times are those of a client thread here, on the same processors. Standard library only.
+"""
+import argparse
+import http.client
+import json
+import random
+import re
+import statistics
+import subprocess
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+AT_ONCE = 16
+WORDS = "river stone engine morning letter garden window number music winter silver bridge paper doctor market".split()
+
+
+class Storm:
+    """What the clients saw; one for each phase."""
+
+    def __init__(self, port, args):
+        self.port, self.args, self.lock = port, args, threading.Lock()
+        self.ends, self.refused_ms, self.urgent_ms, self.answered = Counter(), [], [], []
+
+    def ask(self, priority=0):
+        body = {
+            "messages": [{"role": "user", "content": " ".join(random.choices(WORDS, k=12)) + f" {random.random()}"}],
+            "max_tokens": self.args.tokens, "temperature": 0, "ignore_eos": True, "stream": True, "priority": priority,
+            "timeout_ms": self.args.timeout_s * 1000,
+        }
+        sent, first = time.monotonic(), None
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.args.timeout_s + 10)
+            headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+            answer = connection.getresponse()
+            if answer.status == 200:
+                whole = False
+                for line in answer:
+                    if first is None and b'"content":"' in line and b'"content":""' not in line:
+                        first = time.monotonic()
+                    whole |= line.startswith(b"data: [DONE]")
+                    failed = b'"error"' in line
+                    if failed:
+                        end = "error " + str(re.findall(rb'"code":"(\w+)"', line))
+                        break
+                else:
+                    end = "answered" if whole else "cut"
+            else:
+                answer.read()
+                end = f"{answer.status}" + ("" if answer.getheader("Retry-After") else " without Retry-After")
+            connection.close()
+        except OSError as error:
+            end = type(error).__name__
+        now = time.monotonic()
+        with self.lock:
+            self.ends[("urgent " if priority < 0 else "") + end] += 1
+            if end == "answered":
+                self.answered.append(now)
+            if end.startswith("429"):
+                self.refused_ms.append((now - sent) * 1000)
+            if priority < 0 and first:
+                self.urgent_ms.append((first - sent) * 1000)
+        return end
+
+
+def percentile(samples, percent):
+    return sorted(samples)[min(len(samples) - 1, int(len(samples) * percent / 100))] if samples else float("nan")
+
+
+def resident_mb(pid):
+    """Of the process and its children."""
+    pids = [pid, *map(int, subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split())]
+    sizes = [re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{each}/status").read_text()) for each in pids]
+    return [round(int(size.group(1)) / 1024, 1) for size in sizes if size]
+
+
+def until(end, storm):
+    while time.monotonic() < end:
+        storm.ask()
+
+
+def calm(port, args):
+    """Urgent first token on an idle server in ms, and requests answered per second at full load."""
+    idle = Storm(port, args)
+    for _ in range(7):
+        idle.ask(priority=-100)
+    storm = Storm(port, args)
+    began = time.monotonic()
+    clients = [threading.Thread(target=until, args=(began + args.calm, storm)) for _ in range(AT_ONCE)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    print("calm:", dict(storm.ends), flush=True)
+    return statistics.median(idle.urgent_ms), len(storm.answered) / (max(storm.answered) - began)
+
+
+def storm_of(port, args, rate):
+    storm, began, number = Storm(port, args), time.monotonic(), 0
+    clients, next_urgent = [], 5.0
+    while (passed := time.monotonic() - began) < args.seconds:
+        if passed >= next_urgent:
+            clients.append(threading.Thread(target=storm.ask, args=(-100,)))
+            clients[-1].start()
+            next_urgent += 5.0
+        if passed * rate >= number:
+            clients.append(threading.Thread(target=storm.ask))
+            clients[-1].start()
+            number += 1
+        else:
+            time.sleep(0.002)
+    window = [began + args.seconds * part for part in (0, 1)]
+    for client in clients:
+        client.join()
+    return storm, [sum(1 for at in storm.answered if window[0] + k * 30 <= at < window[0] + (k + 1) * 30) / 30 * args.tokens
+                   for k in range(int(args.seconds // 30))]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("server")
+    parser.add_argument("model")
+    parser.add_argument("--port", type=int, default=9177)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--calm", type=float, default=60)
+    parser.add_argument("--factor", type=float, default=10)
+    parser.add_argument("--timeout-s", type=float, default=20)
+    parser.add_argument("--tokens", type=int, default=50)
+    parser.add_argument("--set", action="append", default=[])
+    args = parser.parse_args()
+    args.timeout_s = int(args.timeout_s)
+    sets = [word for pair in args.set for word in ("--set", pair)]
+    command = [args.server, "serve", "--model", args.model, "--port", str(args.port), *sets]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_ready(args.port)
+        idle_ms, rate = calm(args.port, args)
+        before = resident_mb(server.pid)
+        print(f"capacity {rate:.2f} requests/s, {rate * args.tokens:.1f} tokens/s; urgent first token when idle {idle_ms:.0f} ms", flush=True)
+        storm, goodput = storm_of(args.port, args, rate * args.factor)
+        print("storm:", dict(storm.ends))
+        print("goodput by half minutes, tokens/s:", " ".join(f"{each:.1f}" for each in goodput))
+        print(f"goodput against calm: median {statistics.median(goodput) / rate / args.tokens:.3f}, whole {statistics.mean(goodput) / rate / args.tokens:.3f}")
+        print("refusals, ms:", " ".join(f"p{p} {percentile(storm.refused_ms, p):.1f}" for p in (50, 90, 99)), f"max {max(storm.refused_ms, default=0):.1f}")
+        print("urgent first token, ms:", " ".join(f"p{p} {percentile(storm.urgent_ms, p):.0f}" for p in (50, 90, 99)), f"idle {idle_ms:.0f}")
+        print("resident, MB, server and engine:", before, "then", resident_mb(server.pid))
+    finally:
+        server.terminate()
+        server.wait(40)
+
+
+def wait_until_ready(port):
+    for _ in range(600):
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise SystemExit("the server does not become ready")
+
+
+if __name__ == "__main__":
+    main()
