@@ -97,7 +97,8 @@ section! {
         /// steps of `n_ubatch` tokens when none runs; `static` takes `step_tokens` always.
         tuner: Tuner = Tuner::Adaptive;
         /// With `tuner: adaptive`, the time under which a step is kept that reads prompts beside running streams, in
-        /// milliseconds: the longest gap between two tokens, unless decoding alone takes longer.
+        /// milliseconds: the longest gap between two tokens, unless decoding alone takes longer. It is up to four times as
+        /// long where several prompts are read for each running stream.
         max_step_ms: u64 = 60, Rule::Integer(1, 60_000);
         /// With `tuner: static`, most tokens in a step, prompt tokens and one for each running sequence together.
         step_tokens: u32 = 256, Rule::Integer(16, 1_048_576);

@@ -163,7 +163,10 @@ pub enum Placement {
 }
 
 /// A step always has room for so many prompt tokens beside the decoding sequences.
-pub const MIN_PREFILL_TOKENS: u32 = 16;
+pub const MIN_PREFILL_TOKENS: u32 = 8;
+
+/// At most so many times [`Limits::mixed_prefill_tokens`] go into a step when more prompts are read than streams run.
+pub const MOST_PREFILL_SHARES: u32 = 4;
 
 /// What the engine may do in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +174,8 @@ pub struct Limits {
     /// Most tokens in a step, decode and prefill together. The engine bounds it by `n_batch` and never goes below one
     /// token per decoding sequence plus [`MIN_PREFILL_TOKENS`].
     pub step_tokens: u32,
-    /// Most prompt tokens in a step in which at least one sequence decodes; at least [`MIN_PREFILL_TOKENS`].
+    /// Most prompt tokens in a step in which at least one sequence decodes; at least [`MIN_PREFILL_TOKENS`]. When several
+    /// prompts are read for each decoding sequence, of no worse class, as many times this, at most [`MOST_PREFILL_SHARES`].
     pub mixed_prefill_tokens: u32,
     /// A sequence that has waited so long for its first prefill chunk goes before lower ranks of its class, ms; 0: never.
     pub prefill_wait_ms: u32,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::slot::Slot;
 use crate::engine::batch::{Batch, Row};
-use crate::engine::protocol::{Limits, MIN_PREFILL_TOKENS, SequenceId};
+use crate::engine::protocol::{Limits, MIN_PREFILL_TOKENS, MOST_PREFILL_SHARES, SequenceId};
 use crate::priority::class_of;
 
 /// The least room for prompt tokens.
@@ -63,7 +63,8 @@ impl Plan {
         let step_tokens = limits.step_tokens as usize;
         let mut budget = step_tokens.max(decoding + MIN_PREFILL).min(n_batch).saturating_sub(decoding);
         if decoding > 0 {
-            budget = budget.min((limits.mixed_prefill_tokens as usize).max(MIN_PREFILL));
+            let share = (limits.mixed_prefill_tokens as usize).max(MIN_PREFILL);
+            budget = budget.min(share.saturating_mul(self.shares(slots)));
         }
         let (now, patience) = (Instant::now(), Duration::from_millis(u64::from(limits.prefill_wait_ms)));
         self.order.sort_unstable_by_key(|sequence| {
@@ -84,6 +85,15 @@ impl Plan {
                 rows_left -= if wants_rows { count } else { 0 };
             }
         }
+    }
+
+    /// How many prompts of no worse class than any running stream are read for each of these: a longer step holds up a few
+    /// and brings many on.
+    fn shares(&self, slots: &[Slot]) -> usize {
+        let class = |sequence: usize| class_of(rank(&slots[sequence]));
+        let best = self.entries.iter().map(|entry| class(entry.sequence)).min();
+        let reading = self.order.iter().filter(|sequence| best.is_none_or(|best| class(**sequence) <= best)).count();
+        (reading / self.entries.len().max(1)).clamp(1, MOST_PREFILL_SHARES as usize)
     }
 
     /// Makes the plan smaller after it did not fit: half the prefill, then none, then without the lowest rank.

@@ -184,8 +184,8 @@ fn ended(event: &EngineEvent) -> Option<RequestId> {
 }
 
 #[test]
-fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_sixteen_tokens() {
-    for (mixed_prefill_tokens, most) in [(40, 40), (3, 16)] {
+fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_eight_tokens() {
+    for (mixed_prefill_tokens, most) in [(40, 40), (3, 8)] {
         let mut engine = Engine::new(FakeSpec::default());
         engine.apply(EngineCommand::SetLimits(Limits {
             step_tokens: 200,
@@ -206,6 +206,39 @@ fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_sixteen_tokens
         let mixed = steps().filter(|step| step.batch_tokens > step.prefill_tokens);
         assert_eq!(mixed.map(|step| step.prefill_tokens).max(), Some(most));
     }
+}
+
+#[test]
+fn many_prompts_of_the_same_class_beside_a_stream_are_read_in_larger_steps() {
+    let most_beside_one_stream = |prompts: RequestId, priority: i32| {
+        let mut engine = Engine::new(FakeSpec::default());
+        let (step_tokens, mixed_prefill_tokens) = (200, 10);
+        let waiting = Waiting::Nobody;
+        engine.apply(EngineCommand::SetLimits(Limits {
+            step_tokens,
+            mixed_prefill_tokens,
+            prefill_wait_ms: 0,
+            waiting,
+        }));
+        let mut admit_of_class = |request: RequestId, tokens, priority| {
+            let admit = admit(request, request as u32, prompt(request, tokens), 100);
+            engine.apply(EngineCommand::Admit(Box::new(Admit { rank: priority::rank(priority, request), ..admit })));
+            engine.step();
+        };
+        admit_of_class(0, 5, 0);
+        (1..=prompts).for_each(|request| admit_of_class(request, 150, priority));
+        engine.run_dry();
+        let events = engine.events.borrow();
+        let mixed = events.iter().filter_map(|event| match event {
+            EngineEvent::Step(step) if step.batch_tokens == step.prefill_tokens + 1 => Some(step.prefill_tokens),
+            _ => None,
+        });
+        mixed.max().expect("prompts were read beside a stream")
+    };
+    assert_eq!(most_beside_one_stream(1, 0), 10);
+    assert_eq!(most_beside_one_stream(3, 0), 30);
+    assert_eq!(most_beside_one_stream(6, 0), 40, "four times at most");
+    assert_eq!(most_beside_one_stream(6, 1), 10, "a worse class holds up nobody");
 }
 
 #[test]
