@@ -79,6 +79,7 @@ pub struct Permit {
     priority: i32,
     limit: u32,
     end: End,
+    wants_place: bool,
     book: Arc<Mutex<Book>>,
 }
 
@@ -126,11 +127,25 @@ impl Permit {
     pub fn answered(&mut self) {
         self.end = End::Answered;
     }
+
+    /// Whether the request wants a place of the engine: one whose answer comes from elsewhere goes before nobody.
+    pub fn set_wants_place(&mut self, wants: bool) {
+        if self.wants_place != wants {
+            self.wants_place = wants;
+            open(&self.book).set_wants_place(self.tenant, self.priority, wants, Instant::now());
+        }
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        open(&self.book).give_back(self.tenant, self.priority, self.end, Instant::now());
+        let (mut book, now, mut end) = (open(&self.book), Instant::now(), self.end);
+        if !self.wants_place {
+            // It took no place, so its end frees none.
+            end = End::Lost;
+            book.set_wants_place(self.tenant, self.priority, true, now);
+        }
+        book.give_back(self.tenant, self.priority, end, now);
     }
 }
 
@@ -147,7 +162,8 @@ impl Admission {
     pub fn try_acquire(&self, claim: Claim) -> Result<Vec<Permit>, Refusal> {
         open(&self.book).take(claim, Instant::now())?;
         let Claim { tenant, priority, .. } = claim;
-        let permit = |_| Permit { tenant, priority, limit: self.limit(), end: End::Lost, book: self.book.clone() };
+        let (limit, end, wants_place) = (self.limit(), End::Lost, true);
+        let permit = |_| Permit { tenant, priority, limit, end, wants_place, book: self.book.clone() };
         Ok((0..claim.count).map(permit).collect())
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Book {
     in_use: u32,
     /// By tenant; whoever holds none has no entry.
     held: HashMap<TenantId, u32>,
-    /// The same by class; one without permits has no entry.
+    /// By class, of those that want a place; one without any has no entry.
     classes: BTreeMap<i32, Class>,
     rate: CompletionRate,
 }
@@ -75,21 +75,30 @@ impl Book {
         if count == 0 {
             return Ok(());
         }
-        if self.in_use == 0 {
-            self.rate.set_busy(true, now);
-        }
         self.in_use += count;
         *self.held.entry(tenant).or_default() += count;
-        let class = self.classes.entry(priority).or_default();
-        class.in_use += count;
-        *class.held.entry(tenant).or_default() += count;
+        self.enter(tenant, priority, count);
+        self.tell_load(now);
         Ok(())
     }
 
-    /// One permit comes back.
-    pub(super) fn give_back(&mut self, tenant: TenantId, priority: i32, end: End, now: Instant) {
-        self.in_use = self.in_use.saturating_sub(1);
-        take_one(&mut self.held, tenant);
+    /// A request that holds a permit wants a place of the engine, or none: another one computes its answer.
+    pub(super) fn set_wants_place(&mut self, tenant: TenantId, priority: i32, wants: bool, now: Instant) {
+        if wants {
+            self.enter(tenant, priority, 1);
+        } else {
+            self.leave(tenant, priority);
+        }
+        self.tell_load(now);
+    }
+
+    fn enter(&mut self, tenant: TenantId, priority: i32, count: u32) {
+        let class = self.classes.entry(priority).or_default();
+        class.in_use += count;
+        *class.held.entry(tenant).or_default() += count;
+    }
+
+    fn leave(&mut self, tenant: TenantId, priority: i32) {
         if let Some(class) = self.classes.get_mut(&priority) {
             class.in_use = class.in_use.saturating_sub(1);
             take_one(&mut class.held, tenant);
@@ -97,12 +106,23 @@ impl Book {
                 self.classes.remove(&priority);
             }
         }
+    }
+
+    fn tell_load(&mut self, now: Instant) {
+        let places = self.limits.running.max(1);
+        let wanted: u32 = self.classes.values().map(|class| class.in_use).sum();
+        self.rate.set_load(f64::from(wanted.min(places)) / f64::from(places), now);
+    }
+
+    /// One permit comes back.
+    pub(super) fn give_back(&mut self, tenant: TenantId, priority: i32, end: End, now: Instant) {
+        self.in_use = self.in_use.saturating_sub(1);
+        take_one(&mut self.held, tenant);
+        self.leave(tenant, priority);
         if end == End::Answered {
             self.rate.note(now);
         }
-        if self.in_use == 0 {
-            self.rate.set_busy(false, now);
-        }
+        self.tell_load(now);
     }
 
     /// How long a further request would be queued behind those that go before it: all of better classes, and of its own

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// Most answers that are remembered.
 const MOST_REMEMBERED: usize = 1024;
 
-/// When the last requests were answered, by a clock that stands still while there is nothing to answer.
+/// When the last requests were answered, by a clock that goes as fast as places are taken: it stands still while there is
+/// nothing to answer, and light use is not taken for low capacity.
 ///
 /// How long the next so many answers take is told by how long the last so many took, the time since the last one
 /// included. So there is no window to choose: it works for ten answers a second and for one in five minutes alike.
@@ -17,14 +18,15 @@ pub(super) struct CompletionRate {
     since: Duration,
     /// Time with something to answer, up to `busy_since`.
     busy: Duration,
-    busy_since: Option<Instant>,
+    /// Since when which part of the places is wanted, above 0 and up to 1.
+    busy_since: Option<(Instant, f64)>,
 }
 
 impl CompletionRate {
-    /// Something is there to answer, or nothing any more.
-    pub(super) fn set_busy(&mut self, busy: bool, now: Instant) {
+    /// So much of the places is wanted, 0 to 1.
+    pub(super) fn set_load(&mut self, load: f64, now: Instant) {
         self.busy = self.clock(now);
-        self.busy_since = busy.then_some(now);
+        self.busy_since = (load > 0.0).then_some((now, load));
     }
 
     /// A request was answered.
@@ -52,6 +54,7 @@ impl CompletionRate {
     }
 
     fn clock(&self, now: Instant) -> Duration {
-        self.busy + self.busy_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        let since = |(since, load): (Instant, f64)| now.saturating_duration_since(since).mul_f64(load);
+        self.busy + self.busy_since.map_or(Duration::ZERO, since)
     }
 }

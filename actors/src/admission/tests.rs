@@ -204,3 +204,34 @@ fn nobody_is_refused_for_lack_of_patience_while_nothing_is_known_or_nobody_waits
     (0..46).for_each(|_| book.give_back(TenantId::NOBODY, 0, End::Lost, now));
     book.take(patient(0), now).expect("there is a place for it");
 }
+
+#[test]
+fn light_use_is_not_taken_for_low_capacity() {
+    let mut book = Book::new(AdmissionLimits { running: 16, ..limits(1000) });
+    let mut now = Instant::now();
+    for _ in 0..500 {
+        book.take(ORDINARY, now).expect("free");
+        now += Duration::from_secs(2);
+        book.give_back(TenantId::NOBODY, 0, End::Answered, now);
+    }
+    book.take(Claim { count: 400, ..ORDINARY }, now).expect("free");
+    book.take(patient(100), now).expect("sixteen at once answer the 384 before it in 50 s");
+    too_long(book.take(patient(20), now));
+}
+
+#[test]
+fn those_that_want_no_place_go_before_nobody() {
+    let (mut book, now) = busy_book();
+    book.take(Claim { count: 20, ..ORDINARY }, now).expect("free");
+    too_long(book.take(patient(21), now));
+    (0..20).for_each(|_| book.set_wants_place(TenantId::NOBODY, 0, false, now));
+    book.take(patient(21), now).expect("as if they were not there");
+
+    let admission = Admission::new(limits(3));
+    let mut permits = admission.try_acquire(Claim { count: 3, ..ORDINARY }).expect("free");
+    permits.iter_mut().for_each(|permit| permit.set_wants_place(false));
+    assert_eq!(admission.in_use(), 3, "they are in the system all the same");
+    permits[0].set_wants_place(true);
+    drop(permits);
+    assert_eq!(admission.in_use(), 0);
+}

@@ -20,6 +20,9 @@ const CALLERS_BYTES: usize = BYTES / 2;
 /// Questions of callers that may be open.
 const CALLERS_QUESTIONS: usize = 1024;
 
+/// A session's question of so many bytes has room whatever else waits: permits bound how many there are.
+const SMALL_BYTES: usize = 256 << 10;
+
 /// A vocabulary command under way.
 #[derive(Debug)]
 pub(super) enum Question {
@@ -124,8 +127,13 @@ impl Load {
             return Err(VocabularyError::Refused(format!("{bytes} bytes are asked about, at most {most} can be")));
         }
         let full = |share: &Share, questions, most| share.questions >= questions || share.bytes + bytes > most;
-        let no_room = full(&self.all, VOCABULARY_CAPACITY, BYTES)
-            || (asker == Asker::Caller && full(&self.callers, CALLERS_QUESTIONS, CALLERS_BYTES));
+        let no_room = match asker {
+            Asker::Session if bytes <= SMALL_BYTES => self.all.questions >= VOCABULARY_CAPACITY,
+            Asker::Session => full(&self.all, VOCABULARY_CAPACITY, BYTES),
+            Asker::Caller => {
+                full(&self.all, VOCABULARY_CAPACITY, BYTES) || full(&self.callers, CALLERS_QUESTIONS, CALLERS_BYTES)
+            }
+        };
         if no_room { Err(VocabularyError::Busy) } else { Ok(()) }
     }
 

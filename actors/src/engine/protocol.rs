@@ -174,8 +174,8 @@ pub struct Limits {
     /// Most tokens in a step, decode and prefill together. The engine bounds it by `n_batch` and never goes below one
     /// token per decoding sequence plus [`MIN_PREFILL_TOKENS`].
     pub step_tokens: u32,
-    /// Most prompt tokens in a step in which at least one sequence decodes; at least [`MIN_PREFILL_TOKENS`]. When several
-    /// prompts are read for each decoding sequence, of no worse class, as many times this, at most [`MOST_PREFILL_SHARES`].
+    /// Most prompt tokens in a step in which at least one sequence decodes; at least [`MIN_PREFILL_TOKENS`]. Each
+    /// further prompt of no worse class adds this once per decoding sequence, up to [`MOST_PREFILL_SHARES`] times this.
     pub mixed_prefill_tokens: u32,
     /// A sequence that has waited so long for its first prefill chunk goes before lower ranks of its class, ms; 0: never.
     pub prefill_wait_ms: u32,

@@ -62,7 +62,10 @@ impl Answer {
     pub fn is_given(&self, end: &GenerationEvent) -> bool {
         match end {
             GenerationEvent::Finished(_) => true,
-            GenerationEvent::Failed(GenerateError::ClientGone) => self.first_token_at.is_some(),
+            // It had a place, which is free now: that tells how fast they come free.
+            GenerationEvent::Failed(GenerateError::ClientGone | GenerateError::DeadlineExceeded { .. }) => {
+                self.first_token_at.is_some()
+            }
             _ => false,
         }
     }

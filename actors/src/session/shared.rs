@@ -219,6 +219,7 @@ impl SessionState {
 
     fn give_again(&mut self, answer: Arc<KeptAnswer>) {
         self.phase = Phase::Following;
+        self.set_wants_place(false);
         self.sharing.prompt = None;
         self.sharing.outcome = Some(CacheOutcome::Hit);
         self.sharing.recording = None;
@@ -239,6 +240,7 @@ impl SessionState {
 
     fn follow(&mut self, myself: &SessionRef, leader: SessionRef, request: RequestId) -> Result<(), GenerateError> {
         self.phase = Phase::Following;
+        self.set_wants_place(false);
         self.sharing.prompt = None;
         self.sharing.outcome = Some(CacheOutcome::Coalesced);
         self.shown.following(&self.answer);
@@ -348,12 +350,19 @@ impl SessionState {
                 return Ok(());
             }
         }
+        self.set_wants_place(true);
         if self.prompt.is_empty() && self.sharing.questions < MOST_QUESTIONS {
             self.sharing.questions += 1;
             self.ask_cache(myself, Some(gone));
             return Ok(());
         }
         self.go_alone(myself)
+    }
+
+    fn set_wants_place(&mut self, wants: bool) {
+        if let Some(permit) = &mut self.permit {
+            permit.set_wants_place(wants);
+        }
     }
 
     /// Goes on as an ordinary session, with what the leader has said.

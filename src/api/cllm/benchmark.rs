@@ -65,6 +65,7 @@ struct Run {
 /// `POST /benchmark`.
 pub(crate) async fn benchmark(api: Api, mut call: Call) -> Result<Response, ApiError> {
     let load = Load::read(Fields::of(call.json().await?))?;
+    call.body.done();
     check_ready(&api.app.system)?;
     let _turn = api
         .benchmark

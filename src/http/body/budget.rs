@@ -11,6 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes that are counted as one.
 const UNIT: u64 = 1024;
 
+/// So many bytes of each body have room whatever others send: most bodies are no larger.
+const FREE: u64 = 16 << 10;
+
 /// Longest wait for memory that other bodies have.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -42,7 +45,7 @@ impl BodyBudget {
     /// # Errors
     /// There was not enough for five seconds. Two that wait for each other end this way too.
     pub async fn cover(&self, share: &mut BodyShare, bytes: u64) -> Result<(), Exhausted> {
-        let wanted = bytes.div_ceil(UNIT).saturating_sub(share.units() as u64);
+        let wanted = bytes.saturating_sub(FREE).div_ceil(UNIT).saturating_sub(share.units() as u64);
         if wanted == 0 {
             return Ok(());
         }

@@ -132,18 +132,20 @@ fn large(kib: usize) -> impl futures_util::Stream<Item = Result<Bytes, warp::Err
 
 #[tokio::test(start_paused = true)]
 async fn bodies_together_have_so_much_memory_and_no_more() {
-    let budget = BodyBudget::new(12 * 1024, 8 * 1024);
+    let budget = BodyBudget::new(120 * 1024, 80 * 1024);
     let read = async |body: &mut RequestBody| body.read_json::<Wanted>(&HeaderMap::new()).await;
-    let new = |kib| RequestBody::new(large(kib), limits(8 * 1024), budget.clone());
-    let mut first = new(8);
+    let new = |kib| RequestBody::new(large(kib), limits(96 * 1024), budget.clone());
+    // 16 KiB of each are free.
+    let mut first = new(96);
     read(&mut first).await.unwrap();
 
-    let error = read(&mut new(8)).await.unwrap_err();
+    let error = read(&mut new(96)).await.unwrap_err();
     assert_eq!((error.status().as_u16(), error.code()), (503, "too_many_bodies"));
     assert!(error.response(Default::default()).headers().contains_key("retry-after"));
-    read(&mut new(4)).await.expect("what was refused holds nothing");
+    read(&mut new(56)).await.expect("what was refused holds nothing");
 
-    let mut waiting = new(8);
+    read(&mut new(16)).await.expect("a small one has room at any time");
+    let mut waiting = new(96);
     let (waited, ()) = tokio::join!(read(&mut waiting), async {
         tokio::task::yield_now().await;
         first.done();

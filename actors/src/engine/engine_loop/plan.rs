@@ -64,7 +64,7 @@ impl Plan {
         let mut budget = step_tokens.max(decoding + MIN_PREFILL).min(n_batch).saturating_sub(decoding);
         if decoding > 0 {
             let share = (limits.mixed_prefill_tokens as usize).max(MIN_PREFILL);
-            budget = budget.min(share.saturating_mul(self.shares(slots)));
+            budget = budget.min(self.stretched(share, slots));
         }
         let (now, patience) = (Instant::now(), Duration::from_millis(u64::from(limits.prefill_wait_ms)));
         self.order.sort_unstable_by_key(|sequence| {
@@ -87,13 +87,14 @@ impl Plan {
         }
     }
 
-    /// How many prompts of no worse class than any running stream are read for each of these: a longer step holds up a few
-    /// and brings many on.
-    fn shares(&self, slots: &[Slot]) -> usize {
+    /// One share, and another one for each further prompt per running stream, if it is of no worse class: a longer step
+    /// holds up a few and brings many on.
+    fn stretched(&self, share: usize, slots: &[Slot]) -> usize {
         let class = |sequence: usize| class_of(rank(&slots[sequence]));
         let best = self.entries.iter().map(|entry| class(entry.sequence)).min();
         let reading = self.order.iter().filter(|sequence| best.is_none_or(|best| class(**sequence) <= best)).count();
-        (reading / self.entries.len().max(1)).clamp(1, MOST_PREFILL_SHARES as usize)
+        let more = share.saturating_mul(reading.saturating_sub(1)) / self.entries.len().max(1);
+        share.saturating_add(more).min(share.saturating_mul(MOST_PREFILL_SHARES as usize))
     }
 
     /// Makes the plan smaller after it did not fit: half the prefill, then none, then without the lowest rank.

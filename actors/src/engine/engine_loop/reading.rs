@@ -58,7 +58,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// A file has been read, for a request that may be over by now.
     pub(super) fn on_read(&mut self, read: ReadFile) {
         let (epoch, request) = read.ticket;
-        let awaited = |admit: &Admit| admit.request == request && admit.epoch == epoch;
+        // The request may have been cancelled and admitted again meanwhile, to wait for something else.
+        let waits_for_it =
+            |admit: &Admit| matches!(admit.placement, Placement::Restore { file, .. } if file == read.file);
+        let awaited = |admit: &Admit| admit.request == request && admit.epoch == epoch && waits_for_it(admit);
         let Some(at) = self.waiting.iter().position(awaited) else { return };
         let admit = self.waiting.remove(at);
         let reused = self.place_read(&admit, read);
