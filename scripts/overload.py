@@ -49,8 +49,7 @@ class Storm:
                     if first is None and b'"content":"' in line and b'"content":""' not in line:
                         first = time.monotonic()
                     whole |= line.startswith(b"data: [DONE]")
-                    failed = b'"error"' in line
-                    if failed:
+                    if b'"error"' in line:
                         end = "error " + str(re.findall(rb'"code":"(\w+)"', line))
                         break
                 else:
@@ -119,11 +118,10 @@ def storm_of(port, args, rate):
             number += 1
         else:
             time.sleep(0.002)
-    window = [began + args.seconds * part for part in (0, 1)]
     for client in clients:
         client.join()
-    return storm, [sum(1 for at in storm.answered if window[0] + k * 30 <= at < window[0] + (k + 1) * 30) / 30 * args.tokens
-                   for k in range(int(args.seconds // 30))]
+    halves = Counter(int((at - began) // 30) for at in storm.answered)
+    return storm, [halves[half] * args.tokens / 30 for half in range(int(args.seconds // 30))]
 
 
 def main():

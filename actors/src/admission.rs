@@ -90,6 +90,8 @@ enum End {
     Answered,
     /// It came to nothing, as by a deadline: that says nothing of how fast others are answered.
     Lost,
+    /// Its answer came from elsewhere: it took no place, so its end frees none.
+    Elsewhere,
 }
 
 impl AdmissionLimits {
@@ -139,13 +141,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let (mut book, now, mut end) = (open(&self.book), Instant::now(), self.end);
-        if !self.wants_place {
-            // It took no place, so its end frees none.
-            end = End::Lost;
-            book.set_wants_place(self.tenant, self.priority, true, now);
-        }
-        book.give_back(self.tenant, self.priority, end, now);
+        let end = if self.wants_place { self.end } else { End::Elsewhere };
+        open(&self.book).give_back(self.tenant, self.priority, end, Instant::now());
     }
 }
 

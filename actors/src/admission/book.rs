@@ -55,11 +55,8 @@ impl Book {
         if self.in_use + count > pool {
             return Err(Refusal::Full { limit: pool, retry_after: self.wait(self.in_use, count, now) });
         }
-        let turn = self.time_until_its_turn(tenant, priority, now);
-        if let Some(excess) = turn.checked_sub(patience)
-            && count > 0
-            && excess > Duration::ZERO
-        {
+        let excess = self.time_until_its_turn(tenant, priority, now).saturating_sub(patience);
+        if count > 0 && !excess.is_zero() {
             return Err(Refusal::TooLong { retry_after: bounded(excess) });
         }
         Ok(())
@@ -118,7 +115,9 @@ impl Book {
     pub(super) fn give_back(&mut self, tenant: TenantId, priority: i32, end: End, now: Instant) {
         self.in_use = self.in_use.saturating_sub(1);
         take_one(&mut self.held, tenant);
-        self.leave(tenant, priority);
+        if end != End::Elsewhere {
+            self.leave(tenant, priority);
+        }
         if end == End::Answered {
             self.rate.note(now);
         }

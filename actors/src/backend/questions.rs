@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
-use ractor::{ActorStatus, RpcReplyPort};
+use ractor::RpcReplyPort;
 
-use super::{TokensTo, VocabularyError};
+use super::{TokensTo, VocabularyError, lives};
 use crate::engine::host::thread::VOCABULARY_CAPACITY;
 use crate::engine::vocabulary_thread::MAX_QUESTION_BYTES;
 
@@ -72,7 +72,7 @@ impl Question {
     pub(super) fn is_abandoned(&self) -> bool {
         match self {
             Self::Tokens(TokensTo::Caller(port)) => port.is_closed(),
-            Self::Tokens(TokensTo::Session { session, .. }) => session.get_status() == ActorStatus::Stopped,
+            Self::Tokens(TokensTo::Session { session, .. }) => !lives(session),
             Self::Text(port) => port.is_closed(),
         }
     }

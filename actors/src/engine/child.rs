@@ -213,7 +213,7 @@ fn beat_until_the_end<W: Write>(out: &Out<W>, signs: &Signs, end: &Receiver<Exit
 }
 
 impl Signs {
-    /// While the model loads, what has been read since is progress; see [`reading`].
+    /// While the model loads, what has been read since is progress; see [`disk_reads`].
     fn look_at_the_load(&self, read: &mut Option<u64>, so_far: impl Fn() -> Option<u64>) {
         if self.loading.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             return;

@@ -170,8 +170,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn idle(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         // What the writer has written is told without anybody asking.
         let writes = self.store.as_ref().is_some_and(Store::is_busy);
-        let wait = if writes { WRITER_WAIT } else { Duration::MAX };
-        match self.command_or_read(commands, wait) {
+        match self.command_or_read(commands, writes.then_some(WRITER_WAIT)) {
             Ok(None) => Flow::Continue,
             Ok(Some(command)) => self.apply(command),
             Err(RecvTimeoutError::Timeout) => Flow::Continue,
@@ -179,15 +178,15 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
-    /// Waits for a command, or for a file to be read: then `None`.
+    /// Waits for a command, at most for so long, or for a file to be read: then `None`.
     fn command_or_read(
         &mut self,
         commands: &Receiver<EngineCommand>,
-        wait: Duration,
+        wait: Option<Duration>,
     ) -> Result<Option<EngineCommand>, RecvTimeoutError> {
         let never = crossbeam_channel::never();
         let reads = self.store.as_ref().and_then(Store::reads).filter(|_| !self.waiting.is_empty()).unwrap_or(&never);
-        let timeout = if wait == Duration::MAX { crossbeam_channel::never() } else { crossbeam_channel::after(wait) };
+        let timeout = wait.map_or_else(crossbeam_channel::never, crossbeam_channel::after);
         let read = select! {
             recv(commands) -> command => return command.map(Some).map_err(|_| RecvTimeoutError::Disconnected),
             recv(reads) -> read => read,

@@ -55,7 +55,7 @@ fn ended(request: RequestId, sequence: SequenceId) -> Event {
     Event::Ended { request, sequence, kv_tokens: 2 }
 }
 
-fn reserves(actions: &[Action]) -> Vec<RequestId> {
+pub(super) fn reserves(actions: &[Action]) -> Vec<RequestId> {
     let reserve = |action: &Action| match action {
         Action::Reserve { request, .. } => Some(*request),
         _ => None,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::protocol::{MemoryKind, Placement, SequenceId};
+use crate::scheduler::policy::tests::reserves;
 use crate::scheduler::policy::{Company, Event, PolicyLimits};
 use crate::scheduler::queue::Served;
 
@@ -39,14 +40,6 @@ fn handle(policy: &mut Policy, event: Event) -> Vec<Action> {
     let mut actions = Vec::new();
     policy.handle(event, &mut actions);
     actions
-}
-
-fn reserves(actions: &[Action]) -> Vec<RequestId> {
-    let reserve = |action: &Action| match action {
-        Action::Reserve { request, .. } => Some(*request),
-        _ => None,
-    };
-    actions.iter().filter_map(reserve).collect()
 }
 
 #[test]
