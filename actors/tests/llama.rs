@@ -2,6 +2,8 @@
 
 #![cfg(feature = "llama")]
 
+#[path = "llama/apart.rs"]
+mod apart;
 #[path = "llama/architectures.rs"]
 mod architectures;
 #[path = "llama/loading.rs"]

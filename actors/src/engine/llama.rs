@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "llama.cpp is a C library; every call of it is in this module")]
 
+mod apart;
 mod backend;
 mod context;
 mod error;

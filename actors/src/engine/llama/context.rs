@@ -1,17 +1,19 @@
 //! A context of llama.cpp: decoding, logits and the KV of its sequences. All that could abort the process is checked here.
 
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
-use crate::engine::batch::Batch;
+use crate::engine::batch::{Batch, Row};
 use crate::engine::model::DecodeError;
 use crate::engine::progress::Counters;
 use crate::engine::protocol::{MemoryKind, SequenceId};
 use crate::engine::spec::{FlashAttention, KvType, LlamaSpec};
 
+use super::apart::{Apart, Shape};
 use super::error::LoadError;
 use super::log;
 use super::plan::Plan;
@@ -25,6 +27,8 @@ use super::weights::{Weights, reason};
 pub(super) struct Context {
     ctx: NonNull<sys::llama_context>,
     rows: Rows,
+    apart: Option<Apart>,
+    kept: Kept,
     memory: MemoryKind,
     /// Tokens of a sequence that llama.cpp gives the state of; of longer ones only the end comes back.
     longest_state: u32,
@@ -34,6 +38,30 @@ pub(super) struct Context {
     counters: Option<Arc<Counters>>,
     _threads: Threads,
     _weights: Arc<Weights>,
+}
+
+/// Logits of a run that another one has followed in the same step.
+#[derive(Debug, Default)]
+struct Kept {
+    rows: Vec<usize>,
+    logits: Vec<f32>,
+}
+
+impl Kept {
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.logits.clear();
+    }
+
+    fn push(&mut self, row: usize, logits: &[f32]) {
+        self.rows.push(row);
+        self.logits.extend_from_slice(logits);
+    }
+
+    fn of(&self, row: usize, n_vocab: u32) -> Option<&[f32]> {
+        let at = self.rows.iter().position(|kept| *kept == row)?;
+        self.logits.chunks_exact(n_vocab as usize).nth(at)
+    }
 }
 
 impl Drop for Context {
@@ -70,6 +98,8 @@ impl Context {
         Ok(Self {
             ctx,
             rows,
+            apart: Apart::new(spec, memory, shape(&weights), n_threads),
+            kept: Kept::default(),
             memory,
             longest_state,
             n_vocab,
@@ -116,7 +146,23 @@ impl Context {
             return Ok(());
         }
         let ctx = self.ctx;
-        let batch = self.rows.fill(batch, self.n_vocab, |id| len(ctx, id)).map_err(DecodeError::Failed)?;
+        self.kept.clear();
+        self.rows.fill(batch, self.n_vocab, |id| len(ctx, id)).map_err(DecodeError::Failed)?;
+        let rows = batch.rows();
+        let Some(leading) = self.apart.and_then(|apart| apart.leading(rows)) else {
+            return self.compute(0..rows.len());
+        };
+        // Those without an output, nearly all of them, first: llama.cpp has the logits of its last run alone.
+        self.compute(leading..rows.len())?;
+        self.keep_logits();
+        match self.compute(0..leading) {
+            Err(DecodeError::NoCells) => Err(self.take_back(&rows[leading..])),
+            computed => computed,
+        }
+    }
+
+    fn compute(&mut self, rows: Range<usize>) -> Result<(), DecodeError> {
+        let batch = self.rows.part(rows);
         log::forget_errors();
         // SAFETY: the context is alive and this thread's; `fill` has checked tokens, sequences and length.
         match unsafe { shim::decode(self.ctx.as_ptr(), &batch) } {
@@ -130,6 +176,27 @@ impl Context {
         }
     }
 
+    /// Copies the logits that the next run takes.
+    fn keep_logits(&mut self) {
+        let mut kept = std::mem::take(&mut self.kept);
+        for row in self.rows.outputs() {
+            kept.push(row, self.logits(row));
+        }
+        self.kept = kept;
+    }
+
+    /// Undoes the first of two runs: no cells were left for the second, and then nothing may have changed.
+    fn take_back(&mut self, rows: &[Row]) -> DecodeError {
+        self.kept.clear();
+        let mut before = None;
+        for row in rows {
+            if before.replace(row.sequence) != Some(row.sequence) && !self.truncate(row.sequence, row.position) {
+                return self.failed("a sequence could not be cut back".to_owned());
+            }
+        }
+        DecodeError::NoCells
+    }
+
     fn failed(&mut self, what: String) -> DecodeError {
         self.rows.forget();
         DecodeError::Failed(log::last_error().map_or(what.clone(), |error| format!("{what}: {error}")))
@@ -137,6 +204,9 @@ impl Context {
 
     /// See `Model::logits`; empty for a row that is no output of the last batch.
     pub(super) fn logits(&self, row: usize) -> &[f32] {
+        if let Some(kept) = self.kept.of(row, self.n_vocab) {
+            return kept;
+        }
         let Some(index) = self.rows.output_index(row) else { return &[] };
         // SAFETY: the context is alive and this thread's, and the row is an output of its last batch.
         let logits = unsafe { sys::llama_get_logits_ith(self.ctx.as_ptr(), index) };
@@ -285,6 +355,18 @@ fn longest_state(memory: MemoryKind, weights: &Weights) -> u32 {
     // SAFETY: the model is alive.
     let window = unsafe { sys::llama_model_n_swa(weights.as_ptr()) };
     if memory == MemoryKind::Attention && window > 0 { window.unsigned_abs() } else { u32::MAX }
+}
+
+fn shape(weights: &Weights) -> Shape {
+    let model = weights.as_ptr();
+    // SAFETY: the model is alive.
+    unsafe {
+        Shape {
+            layers: sys::llama_model_n_layer(model).unsigned_abs(),
+            width: sys::llama_model_n_embd(model).unsigned_abs(),
+            size_bytes: sys::llama_model_size(model),
+        }
+    }
 }
 
 fn params(spec: &LlamaSpec, plan: &Plan, n_threads: u32) -> sys::llama_context_params {

@@ -1,5 +1,7 @@
 //! The arrays behind a `llama_batch`, allocated once, and which rows of the last batch have logits.
 
+use std::ops::Range;
+
 use llama_cpp_sys_2 as sys;
 
 use crate::engine::batch::Batch;
@@ -16,8 +18,10 @@ pub(super) struct Rows {
     outputs: Vec<i8>,
     /// Where each sequence goes on, for those that the batch has touched.
     next_positions: Vec<Option<u32>>,
-    /// Rows of the last batch that was computed; 0 if it failed.
+    /// Rows of the last batch; 0 if it failed.
     len: usize,
+    /// Those of them that llama.cpp has computed last.
+    computed: Range<usize>,
 }
 
 impl Rows {
@@ -33,6 +37,7 @@ impl Rows {
             outputs: vec![0; capacity],
             next_positions: vec![None; n_seq_max as usize],
             len: 0,
+            computed: 0..0,
         }
     }
 
@@ -44,26 +49,26 @@ impl Rows {
     /// No row has logits any more.
     pub(super) fn forget(&mut self) {
         self.len = 0;
+        self.computed = 0..0;
     }
 
-    /// The row as llama.cpp numbers it, if it is an output of the last batch.
+    /// The row as llama.cpp numbers it, if it is an output of what was computed last.
     pub(super) fn output_index(&self, row: usize) -> Option<i32> {
-        let is_output = row < self.len && self.outputs[row] != 0;
-        is_output.then(|| i32::try_from(row).ok()).flatten()
+        let is_output = self.computed.contains(&row) && self.outputs[row] != 0;
+        is_output.then(|| i32::try_from(row - self.computed.start).ok()).flatten()
     }
 
-    /// Takes the rows of a batch over; `len` says how many tokens a sequence has. What is returned points into `self`
-    /// and is good until the next call.
+    /// The outputs of what was computed last.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = usize> {
+        self.computed.clone().filter(|row| self.outputs[*row] != 0)
+    }
+
+    /// Takes the rows of a batch over; `len` says how many tokens a sequence has.
     ///
     /// # Errors
     /// Says which row llama.cpp would not survive, or would compute without the context before it.
-    pub(super) fn fill(
-        &mut self,
-        batch: &Batch,
-        n_vocab: u32,
-        len: impl Fn(i32) -> u32,
-    ) -> Result<sys::llama_batch, String> {
-        self.len = 0;
+    pub(super) fn fill(&mut self, batch: &Batch, n_vocab: u32, len: impl Fn(i32) -> u32) -> Result<(), String> {
+        self.forget();
         self.next_positions.fill(None);
         if batch.len() > self.tokens.len() {
             return Err(format!("a batch of {} tokens, n_batch is {}", batch.len(), self.tokens.len()));
@@ -89,22 +94,27 @@ impl Rows {
             self.outputs[i] = i8::from(row.output);
         }
         self.len = batch.len();
-        Ok(self.as_batch())
+        Ok(())
     }
 
-    fn as_batch(&mut self) -> sys::llama_batch {
+    /// Some of the rows, to be computed now. What is returned points into `self` and is good until the next call of
+    /// anything that changes it.
+    pub(super) fn part(&mut self, rows: Range<usize>) -> sys::llama_batch {
+        let rows = rows.start.min(self.len)..rows.end.min(self.len);
         // Taken anew each time: writing through `sequences`, as `fill` does, ends the validity of older pointers.
-        for (ptr, sequence) in self.sequence_ptrs.iter_mut().zip(&mut self.sequences).take(self.len) {
+        let sequences = &mut self.sequences[rows.clone()];
+        for (ptr, sequence) in self.sequence_ptrs[rows.clone()].iter_mut().zip(sequences) {
             *ptr = sequence;
         }
+        self.computed = rows.clone();
         sys::llama_batch {
-            n_tokens: i32::try_from(self.len).unwrap_or(i32::MAX),
-            token: self.tokens.as_mut_ptr(),
+            n_tokens: i32::try_from(rows.len()).unwrap_or(i32::MAX),
+            token: self.tokens[rows.clone()].as_mut_ptr(),
             embd: std::ptr::null_mut(),
-            pos: self.positions.as_mut_ptr(),
-            n_seq_id: self.sequence_counts.as_mut_ptr(),
-            seq_id: self.sequence_ptrs.as_mut_ptr(),
-            logits: self.outputs.as_mut_ptr(),
+            pos: self.positions[rows.clone()].as_mut_ptr(),
+            n_seq_id: self.sequence_counts[rows.clone()].as_mut_ptr(),
+            seq_id: self.sequence_ptrs[rows.clone()].as_mut_ptr(),
+            logits: self.outputs[rows].as_mut_ptr(),
         }
     }
 }
@@ -156,10 +166,16 @@ mod tests {
         let mut rows = Rows::new(4, 4);
         let silent = Row { position: 1, output: false, ..ROW };
         rows.fill(&batch(&[ROW, silent, Row { position: 2, ..ROW }]), 10, |_| 0).expect("good rows");
-        let indices: Vec<_> = (0..4).map(|row| rows.output_index(row)).collect();
-        assert_eq!(indices, [Some(0), None, Some(2), None]);
+        assert_eq!(rows.output_index(0), None, "not computed yet");
+        let indices = |rows: &Rows| (0..4).map(|row| rows.output_index(row)).collect::<Vec<_>>();
+        assert_eq!(rows.part(0..3).n_tokens, 3);
+        assert_eq!(indices(&rows), [Some(0), None, Some(2), None]);
+        assert_eq!(rows.part(1..9).n_tokens, 2);
+        assert_eq!(indices(&rows), [None, None, Some(1), None]);
+        assert_eq!(rows.outputs().collect::<Vec<_>>(), [2]);
         rows.fill(&batch(&[ROW]), 10, |_| 0).expect("good rows");
-        assert_eq!(rows.output_index(2), None);
+        rows.part(0..1);
+        assert_eq!(indices(&rows), [Some(0), None, None, None]);
         rows.forget();
         assert_eq!(rows.output_index(0), None);
     }
