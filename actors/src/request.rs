@@ -112,10 +112,10 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Longest wait in the queue that may be expected of a request that is let in: three quarters of the least of the
-    /// deadlines, each of which ends the wait, because what is expected errs.
+    /// Longest wait in the queue that may be expected of a request that is let in: half of the least of the
+    /// deadlines, each of which ends the wait, because what is expected errs: places are often freed by many at once.
     pub fn patience(&self) -> Duration {
-        [self.queue, self.first_token].into_iter().flatten().fold(self.total, Duration::min).mul_f64(0.75)
+        [self.queue, self.first_token].into_iter().flatten().fold(self.total, Duration::min) / 2
     }
 }
 

@@ -138,7 +138,8 @@ impl Book {
         if before == 0 || !self.rate.has_seen(running.max(1)) {
             return Duration::ZERO;
         }
-        self.rate.time_for(before.saturating_add(1), running, now)
+        // Those that began together end together: by one round alone the rate would swing.
+        self.rate.time_for(before.saturating_add(1), running.saturating_mul(2), now)
     }
 
     /// Until what waits now has been served, at the rate at which requests are answered.

@@ -10,6 +10,9 @@ use crate::priority::class_of;
 /// The least room for prompt tokens.
 const MIN_PREFILL: usize = MIN_PREFILL_TOKENS as usize;
 
+/// Most prompt tokens in a step from which worse classes are left out.
+const AHEAD_TOKENS: usize = 64;
+
 /// Most output rows of prompt logprobs in a step; each costs a row of logits in memory.
 const MAX_PROMPT_ROWS: usize = 64;
 
@@ -59,9 +62,13 @@ impl Plan {
                 _ => {}
             }
         }
+        let ahead = self.leave_worse_classes_out(slots);
         let decoding = self.entries.len();
         let step_tokens = limits.step_tokens as usize;
         let mut budget = step_tokens.max(decoding + MIN_PREFILL).min(n_batch).saturating_sub(decoding);
+        if ahead {
+            budget = budget.min(AHEAD_TOKENS);
+        }
         if decoding > 0 {
             let share = (limits.mixed_prefill_tokens as usize).max(MIN_PREFILL);
             budget = budget.min(self.stretched(share, slots));
@@ -85,6 +92,21 @@ impl Plan {
                 rows_left -= if wants_rows { count } else { 0 };
             }
         }
+    }
+
+    /// A prompt of which nothing is computed yet goes ahead of whoever is of a worse class, for one step: a short one has its
+    /// first token then, and the others one gap. A long one goes on beside them.
+    fn leave_worse_classes_out(&mut self, slots: &[Slot]) -> bool {
+        let class = |sequence: usize| class_of(rank(&slots[sequence]));
+        let unread = self.order.iter().copied().filter(|sequence| is_unread(&slots[*sequence]));
+        let Some(best) = unread.map(class).min() else { return false };
+        let decoding = self.entries.len();
+        self.entries.retain(|entry| class(entry.sequence) <= best);
+        let left_out = self.entries.len() < decoding;
+        if left_out {
+            self.order.retain(|sequence| class(*sequence) <= best);
+        }
+        left_out
     }
 
     /// One share, and another one for each further prompt per running stream, if it is of no worse class: a longer step
@@ -172,7 +194,12 @@ fn rank(slot: &Slot) -> u64 {
 
 /// Whether a sequence has waited too long for its first chunk.
 fn has_waited(slot: &Slot, now: Instant, patience: Duration) -> bool {
-    slot.run.as_ref().is_some_and(|run| slot.n_cached == run.reused && now.duration_since(run.admitted_at) >= patience)
+    is_unread(slot) && slot.run.as_ref().is_some_and(|run| now.duration_since(run.admitted_at) >= patience)
+}
+
+/// Whether nothing of its prompt has been computed for this request.
+fn is_unread(slot: &Slot) -> bool {
+    slot.run.as_ref().is_some_and(|run| slot.n_cached == run.reused)
 }
 
 /// Prompt logprobs make every prompt token an output row, until the prompt is through.

@@ -4,6 +4,7 @@ mod files;
 mod mute;
 mod parking;
 mod property;
+mod steps;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -136,109 +137,11 @@ fn prompts_in_chunks_beside_decoding_streams_give_each_its_own_text() {
     }
 }
 
-#[test]
-fn a_step_never_exceeds_its_token_budget() {
-    let mut engine = Engine::new(FakeSpec::default());
-    engine.apply(limits(64));
-    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 1000), 5))));
-    engine.run_dry();
-    let events = engine.events.borrow();
-    let sizes = events.iter().filter_map(|event| match event {
-        EngineEvent::Step(step) => Some(step.batch_tokens),
-        _ => None,
-    });
-    assert_eq!(sizes.max(), Some(64));
-}
-
-#[test]
-fn patience_puts_no_prompt_before_one_of_a_better_class() {
-    let mut engine = Engine::new(FakeSpec::default());
-    engine.apply(EngineCommand::SetLimits(Limits {
-        step_tokens: 16,
-        mixed_prefill_tokens: u32::MAX,
-        prefill_wait_ms: 1,
-        waiting: Waiting::Nobody,
-    }));
-    let mut admit_of_class = |request: RequestId, priority: i32| {
-        let admit = admit(request, request as u32, prompt(request, 16), 1);
-        let rank = priority::rank(priority, 100 - request);
-        engine.apply(EngineCommand::Admit(Box::new(Admit { rank, ..admit })));
-    };
-    admit_of_class(1, 5);
-    let waits_since = Instant::now();
-    while waits_since.elapsed() < Duration::from_millis(3) {
-        std::hint::spin_loop();
-    }
-    admit_of_class(2, 0);
-    admit_of_class(3, 0);
-    engine.run_dry();
-    let order: Vec<_> = engine.events.borrow().iter().filter_map(ended).collect();
-    assert_eq!(order, [3, 2, 1]);
-}
-
 fn ended(event: &EngineEvent) -> Option<RequestId> {
     match event {
         EngineEvent::Ended(ended) => Some(ended.request),
         _ => None,
     }
-}
-
-#[test]
-fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_eight_tokens() {
-    for (mixed_prefill_tokens, most) in [(40, 40), (3, 8)] {
-        let mut engine = Engine::new(FakeSpec::default());
-        engine.apply(EngineCommand::SetLimits(Limits {
-            step_tokens: 200,
-            mixed_prefill_tokens,
-            prefill_wait_ms: 0,
-            waiting: Waiting::Nobody,
-        }));
-        engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 300), 50))));
-        engine.run_dry();
-        engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, prompt(2, 10), 50))));
-        engine.step();
-        engine.apply(EngineCommand::Admit(Box::new(admit(3, 2, prompt(3, 300), 50))));
-        engine.run_dry();
-        let events = engine.events.borrow();
-        let steps =
-            || events.iter().filter_map(|event| if let EngineEvent::Step(step) = event { Some(step) } else { None });
-        assert_eq!(steps().map(|step| step.prefill_tokens).max(), Some(200));
-        let mixed = steps().filter(|step| step.batch_tokens > step.prefill_tokens);
-        assert_eq!(mixed.map(|step| step.prefill_tokens).max(), Some(most));
-    }
-}
-
-#[test]
-fn many_prompts_of_the_same_class_beside_a_stream_are_read_in_larger_steps() {
-    let most_beside_one_stream = |prompts: RequestId, priority: i32| {
-        let mut engine = Engine::new(FakeSpec::default());
-        let (step_tokens, mixed_prefill_tokens) = (200, 10);
-        let waiting = Waiting::Nobody;
-        engine.apply(EngineCommand::SetLimits(Limits {
-            step_tokens,
-            mixed_prefill_tokens,
-            prefill_wait_ms: 0,
-            waiting,
-        }));
-        let mut admit_of_class = |request: RequestId, tokens, priority| {
-            let admit = admit(request, request as u32, prompt(request, tokens), 100);
-            engine.apply(EngineCommand::Admit(Box::new(Admit { rank: priority::rank(priority, request), ..admit })));
-            engine.step();
-        };
-        admit_of_class(0, 5, 0);
-        (1..=prompts).for_each(|request| admit_of_class(request, 150, priority));
-        engine.run_dry();
-        let events = engine.events.borrow();
-        let mixed = events.iter().filter_map(|event| match event {
-            EngineEvent::Step(step) if step.batch_tokens == step.prefill_tokens + 1 => Some(step.prefill_tokens),
-            _ => None,
-        });
-        mixed.max().expect("prompts were read beside a stream")
-    };
-    assert_eq!(most_beside_one_stream(1, 0), 10);
-    assert_eq!(most_beside_one_stream(3, 0), 30);
-    assert_eq!(most_beside_one_stream(6, 0), 40, "four times at most");
-    assert_eq!(most_beside_one_stream(6, 1), 10, "a worse class holds up nobody");
 }
 
 #[test]
