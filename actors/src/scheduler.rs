@@ -193,8 +193,10 @@ pub struct Scheduler;
 impl Scheduler {
     async fn pre_start(&self, myself: SchedulerRef, args: SchedulerArgs) -> Result<SchedulerState, ActorProcessingErr> {
         let model = args.wiring.loaded().ok_or("the scheduler starts after the backend has loaded a model")?;
-        let running = args.running.min(model.info.n_seq_max) as usize;
-        let policy = Policy::new(PolicyLimits { running, n_ctx: model.info.n_ctx as usize }, model.info.memory);
+        let running = args.running.min(model.info.streams.unwrap_or(model.info.n_seq_max)) as usize;
+        // With a buffer for each, whoever has a place has the cells.
+        let n_ctx = if model.info.streams.is_some() { usize::MAX } else { model.info.n_ctx as usize };
+        let policy = Policy::new(PolicyLimits { running, n_ctx }, model.info.memory);
         let mut state = SchedulerState {
             tuner: Tuner::new(args.tuner),
             notice: Notice::default(),

@@ -10,6 +10,8 @@ mod architectures;
 mod loading;
 #[path = "llama/prefixes.rs"]
 mod prefixes;
+#[path = "llama/split.rs"]
+mod split;
 #[path = "llama/tiny.rs"]
 mod tiny;
 #[path = "llama/together.rs"]

@@ -123,7 +123,8 @@ section! {
         /// Most MiB of KV for retained prefixes; 0: no bound but the context.
         kv_cache_max_memory_mb: u64 = 0, Rule::Integer(0, 1 << 30);
         /// Tokens of those prefixes that stay in the KV buffer while requests run; the others wait in ordinary memory,
-        /// where they slow nobody. Default: 256 on the CPU, all of them with layers on a GPU.
+        /// where they slow nobody. Default: 256 on the CPU, all of them with layers on a GPU. Counts in one pool of cells
+        /// only, see `backend.llama_cpp.kv_unified`.
         kv_cache_parked_tokens: Option<u32> = None, Rule::Integer(0, 4_294_967_295);
     }
 }
@@ -204,6 +205,9 @@ section! {
         type_k: KvType = KvType::F16;
         /// Element type of the V cache; the quantised ones need flash attention.
         type_v: KvType = KvType::F16;
+        /// One pool of cells for all requests. Otherwise each of those that run has a buffer of its own, which is faster with
+        /// several: for models of plain attention on the CPU, if `n_ctx` has `model.max_context_length` for each.
+        kv_unified: bool = false;
         /// Whether flash attention is used.
         flash_attn: FlashAttention = FlashAttention::Auto;
         /// Index of the GPU that does what is not split.

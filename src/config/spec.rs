@@ -143,6 +143,7 @@ impl Config {
             split_mode: llama.split_mode,
             tensor_split: llama.tensor_split,
             devices: llama.devices,
+            kv_unified: llama.kv_unified,
             parked_limit: self.resources.kv_cache_parked_tokens,
             parked_bytes: self.retained_bytes(),
             kv_store: self.kv_store(),

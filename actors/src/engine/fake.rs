@@ -3,6 +3,7 @@
 //! It keeps real KV books (positions must be contiguous, cells run out, copies carry their tokens), so a lost,
 //! repeated or foreign token changes the text that follows. Speed and faults are set by [`FakeSpec`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,14 @@ impl FakeModel {
         self.sequences.iter().map(|sequence| sequence.tokens.len()).sum()
     }
 
+    /// Whether the sequences of a split context have a buffer each, these and those that are in one.
+    fn has_streams_for(&self, sequences: impl Iterator<Item = SequenceId>) -> bool {
+        let Some(streams) = self.spec.streams else { return true };
+        let wanted: BTreeSet<usize> = sequences.map(|sequence| sequence as usize).collect();
+        let taken = |at: &usize| !self.sequences[*at].tokens.is_empty() && !wanted.contains(at);
+        (0..self.sequences.len()).filter(taken).count() + wanted.len() <= streams as usize
+    }
+
     fn obey_faults(&self, sequence: &Sequence) {
         if ends_with(&sequence.tokens, self.spec.poison.as_deref()) {
             panic!("the fake engine was told to crash");
@@ -110,7 +119,8 @@ impl Model for FakeModel {
     }
 
     fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
-        if self.cells_used() + batch.len() > self.spec.n_ctx as usize {
+        let has_streams = self.has_streams_for(batch.rows().iter().map(|row| row.sequence));
+        if !has_streams || self.cells_used() + batch.len() > self.spec.n_ctx as usize {
             return Err(DecodeError::NoCells);
         }
         self.rows.clear();
@@ -168,7 +178,11 @@ impl Model for FakeModel {
     fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool {
         let (words, rest) = state.as_chunks::<8>();
         let fits = self.cells_used() + tokens as usize <= self.spec.n_ctx as usize;
-        if !fits || !rest.is_empty() || words.len() != 2 * tokens as usize {
+        if !fits
+            || !self.has_streams_for([sequence].into_iter())
+            || !rest.is_empty()
+            || words.len() != 2 * tokens as usize
+        {
             return false;
         }
         let restored = &mut self.sequences[sequence as usize];
@@ -179,6 +193,10 @@ impl Model for FakeModel {
 
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
         let mut copy = self.sequences[from as usize].clone();
+        if self.spec.streams.is_some() {
+            self.sequences[to as usize] = Sequence::default();
+            return false;
+        }
         if self.spec.memory != MemoryKind::Attention && copy.tokens.len() != tokens as usize {
             self.sequences[to as usize] = Sequence::default();
             return false;
@@ -307,6 +325,7 @@ fn info(spec: &FakeSpec, n_seq_max: u32) -> ModelInfo {
         lost_bytes: Vec::new(),
         n_ctx: spec.n_ctx,
         n_ctx_seq: spec.max_context_length.min(spec.n_ctx),
+        streams: spec.streams,
         n_ctx_train: spec.max_context_length,
         n_seq_max,
         n_batch: spec.n_batch,

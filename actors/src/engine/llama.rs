@@ -17,6 +17,7 @@ mod partition;
 mod plan;
 mod rows;
 mod shim;
+mod streams;
 mod threads;
 mod vocabulary;
 mod weights;
@@ -83,7 +84,7 @@ pub(crate) fn load_watched(
     check_supported(spec, &weights)?;
 
     let available = memory_for_kv(spec, free, &weights);
-    let needs = needs(spec, &header);
+    let needs = Needs { splits: context::splits(&weights), ..needs(spec, &header) };
     let plan = plan::plan(spec, needs, available);
     plan::check_memory(&plan, available)?;
     report(spec, &plan, needs, &weights);
@@ -99,11 +100,16 @@ pub(crate) fn load_watched(
         .map_err(|reason| LoadError::Model { path: spec.path.clone(), reason })?;
     let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
     let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };
-    let parked_limit = spec.parked_limit.unwrap_or(if spec.n_gpu_layers == 0 { PARKED_ON_CPU } else { u32::MAX });
+    let parked_limit = match (plan.streams, spec.n_gpu_layers) {
+        // In buffers of their own they are in nobody's way.
+        (Some(_), _) => plan.n_ctx,
+        (None, 0) => spec.parked_limit.unwrap_or(PARKED_ON_CPU),
+        (None, _) => spec.parked_limit.unwrap_or(u32::MAX),
+    };
     let half = u64::from(plan.n_ctx).saturating_mul(plan.kv_bytes_per_token) / 2;
     let parked_bytes = spec.parked_bytes.unwrap_or(half);
     let info = ModelInfo { parked_limit, parked_bytes, ..info::info(&loaded) };
-    Ok(LlamaEngine { info, fingerprint: fingerprint(spec, &header), vocabulary, context })
+    Ok(LlamaEngine { info, fingerprint: fingerprint(spec, &plan, &header), vocabulary, context })
 }
 
 impl Model for LlamaEngine {
@@ -155,7 +161,7 @@ const HEAD_BYTES: u64 = 64 << 10;
 const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " llama-cpp-sys-2 0.1.161");
 
 /// What the KV of this model in this context depends on. llama.cpp does not check the weights when a state is loaded.
-fn fingerprint(spec: &LlamaSpec, header: &Header) -> String {
+fn fingerprint(spec: &LlamaSpec, plan: &Plan, header: &Header) -> String {
     let mut head = Vec::new();
     let looked_at = std::fs::File::open(&spec.path).and_then(|file| {
         std::io::Read::read_to_end(&mut std::io::Read::take(&file, HEAD_BYTES), &mut head)?;
@@ -165,7 +171,8 @@ fn fingerprint(spec: &LlamaSpec, header: &Header) -> String {
     let further: Vec<_> =
         gguf::further_parts(&spec.path, header.split_count()).iter().map(|part| length_and_age(part)).collect();
     let LlamaSpec { type_k, type_v, flash_attn, .. } = spec;
-    format!("{looked_at:?} {head:016x} {further:?} {type_k:?} {type_v:?} {flash_attn:?} unified {BUILD}")
+    let streams = plan.streams;
+    format!("{looked_at:?} {head:016x} {further:?} {type_k:?} {type_v:?} {flash_attn:?} streams {streams:?} {BUILD}")
 }
 
 fn length_and_age(path: &std::path::Path) -> std::io::Result<(u64, std::time::SystemTime)> {

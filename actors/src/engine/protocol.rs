@@ -434,6 +434,9 @@ pub struct ModelInfo {
     pub n_ctx: u32,
     /// Most tokens of one sequence.
     pub n_ctx_seq: u32,
+    /// Buffers of a split context, each with room for the longest sequence: so many sequences have KV in it, and share none.
+    /// `None`: one pool of cells for all.
+    pub streams: Option<u32>,
     /// Context length the model was trained with.
     pub n_ctx_train: u32,
     /// Sequences of the context.

@@ -66,8 +66,11 @@ pub struct LlamaSpec {
     pub tensor_split: Vec<f32>,
     /// Names of the ggml devices to use; empty: all.
     pub devices: Vec<String>,
+    /// One pool of cells for all sequences, also where each running one could have a buffer of its own. Default false: they
+    /// have, for models of plain attention on the CPU, if `n_ctx` has `max_context_length` for each.
+    pub kv_unified: bool,
     /// Tokens of idle sequences that stay in cells while others decode; the KV of more is moved to ordinary memory.
-    /// `None`: 256 on the CPU, where parked cells slow every step; all of them with layers on a GPU.
+    /// Counts in one pool of cells only. `None`: 256 on the CPU, where parked cells slow every step; all of them with layers on a GPU.
     pub parked_limit: Option<u32>,
     /// Bytes that the KV in ordinary memory may take. `None`: half of what the cells take.
     pub parked_bytes: Option<u64>,
@@ -97,6 +100,7 @@ impl LlamaSpec {
             split_mode: SplitMode::Layer,
             tensor_split: Vec::new(),
             devices: Vec::new(),
+            kv_unified: false,
             parked_limit: None,
             parked_bytes: None,
             kv_store: None,
@@ -179,6 +183,8 @@ pub struct FakeSpec {
     pub parked_limit: u32,
     /// Bytes that the KV in ordinary memory may take. Default no bound.
     pub parked_bytes: u64,
+    /// Poses as a split context with so many buffers. Default one pool of cells.
+    pub streams: Option<u32>,
     /// Poses as a model with a sliding window of so many tokens, whose longer sequences have no whole state. Default none.
     pub window: Option<u32>,
     /// What it poses as. Default plain attention; as a recurrent model it spoils what is cut or copied in the middle.
@@ -216,6 +222,7 @@ impl Default for FakeSpec {
             hang: None,
             parked_limit: 256,
             parked_bytes: u64::MAX,
+            streams: None,
             window: None,
             memory: MemoryKind::Attention,
             kv_store: None,

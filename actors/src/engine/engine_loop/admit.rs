@@ -136,7 +136,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
         let kept = self.usable(source, admit, most);
         self.overwrite(admit.sequence);
-        let copied = kept > 0 && self.load(from) && self.model.copy(from, admit.sequence, kept as u32);
+        let copied = kept > 0 && self.copy_kv(from, admit.sequence, kept as u32);
         self.slots[from as usize].proven |= copied && kept >= PROVEN_TOKENS;
         if copied { kept } else { 0 }
     }

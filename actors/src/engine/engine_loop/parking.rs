@@ -128,10 +128,47 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
-    /// Whether so many cells are free for sure: shared ones are counted for each that has them.
+    /// Whether so many cells are free for sure: shared ones are counted for each that has them. In a split context, whether
+    /// a buffer is.
     fn has_cells_for(&self, tokens: u32) -> bool {
-        let used: usize = self.slots.iter().filter(|slot| slot.in_cells()).map(|slot| slot.n_cached).sum();
-        used + tokens as usize <= self.model.info().n_ctx as usize
+        let info = self.model.info();
+        let in_cells = self.slots.iter().filter(|slot| slot.in_cells() && slot.n_cached > 0);
+        match info.streams {
+            Some(streams) => in_cells.count() < streams as usize && tokens <= info.n_ctx_seq,
+            None => in_cells.map(|slot| slot.n_cached).sum::<usize>() + tokens as usize <= info.n_ctx as usize,
+        }
+    }
+
+    /// Fills the empty sequence `to` with the first `kept` tokens of `from`. False: not possible, `to` is empty.
+    pub(super) fn copy_kv(&mut self, from: SequenceId, to: SequenceId, kept: u32) -> bool {
+        if self.model.info().streams.is_none() {
+            return self.load(from) && self.model.copy(from, to, kept);
+        }
+        let slot = &mut self.slots[from as usize];
+        slot.used_at = self.step;
+        let (tokens, idle) = (slot.n_cached as u32, slot.run.is_none());
+        // Where it is stays so for the moment: it is not to be unloaded to make room for its own copy.
+        let (bytes, before) = match std::mem::take(&mut slot.kv) {
+            Kv::Memory(bytes) => (Some(bytes), Kv::Memory(Vec::new())),
+            Kv::Both(bytes) => (Some(bytes), Kv::Both(Vec::new())),
+            Kv::Cells | Kv::Pinned => (self.model.save(from), Kv::Cells),
+        };
+        self.slots[from as usize].kv = if before.is_away() { Kv::Memory(Vec::new()) } else { Kv::Pinned };
+        let Some(bytes) = bytes else { return false };
+        let mut restored = self.restore_bytes(to, &bytes, tokens);
+        let moves = restored == Restored::NoRoom && idle && !before.is_away();
+        if moves {
+            // Its own buffer is the one.
+            self.model.truncate(from, 0);
+            restored = self.restore_bytes(to, &bytes, tokens);
+        }
+        self.slots[from as usize].kv = match before {
+            _ if moves => Kv::Memory(bytes),
+            Kv::Memory(_) => Kv::Memory(bytes),
+            Kv::Both(_) => Kv::Both(bytes),
+            Kv::Cells | Kv::Pinned => Kv::Cells,
+        };
+        restored == Restored::Whole && (kept == tokens || self.model.truncate(to, kept))
     }
 
     /// The KV of a sequence as bytes, which is to be forgotten afterwards.

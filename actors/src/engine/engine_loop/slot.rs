@@ -39,6 +39,13 @@ pub(crate) enum Kv {
     Both(Vec<u8>),
 }
 
+impl Kv {
+    /// Whether none of it is in the context.
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
+}
+
 /// A running request.
 pub(crate) struct Run {
     pub(crate) request: RequestId,
@@ -72,7 +79,7 @@ impl Slot {
 
     /// Whether its KV is in the context.
     pub(crate) fn in_cells(&self) -> bool {
-        !matches!(self.kv, Kv::Memory(_))
+        !self.kv.is_away()
     }
 
     /// Empties it; the model's KV is somebody else's to free.

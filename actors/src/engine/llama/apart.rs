@@ -9,6 +9,8 @@ use crate::engine::batch::Row;
 use crate::engine::protocol::MemoryKind;
 use crate::engine::spec::{FlashAttention, KvType, LlamaSpec};
 
+use super::plan::Plan;
+
 /// `GGML_FA_TILE_Q` of ggml's CPU backend.
 const TILE_ROWS: usize = 64;
 
@@ -18,13 +20,18 @@ const ELEMENT_NS: f64 = 0.07;
 /// Nanoseconds for a byte of weights to come from memory.
 const WEIGHT_NS: f64 = 0.1;
 
-/// What a step costs in one run and in two, estimated.
+/// When to do it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Apart {
-    /// Nanoseconds that a tile loses for each key of a sequence that is not its own.
-    key_ns: f64,
-    /// Nanoseconds that a further run takes.
-    run_ns: f64,
+pub(super) enum Apart {
+    /// Always: in a split context llama.cpp computes them in two runs anyway, the first token of the chunk with the others.
+    Always,
+    /// What a step costs in one run and in two, estimated.
+    Estimated {
+        /// Nanoseconds that a tile loses for each key of a sequence that is not its own.
+        key_ns: f64,
+        /// Nanoseconds that a further run takes.
+        run_ns: f64,
+    },
 }
 
 /// What the estimate needs to know of a model.
@@ -37,7 +44,10 @@ pub(super) struct Shape {
 
 impl Apart {
     /// `None` where it never pays: on a GPU, without tiles, or with a memory that cannot take a step back.
-    pub(super) fn new(spec: &LlamaSpec, memory: MemoryKind, shape: Shape, n_threads: u32) -> Option<Self> {
+    pub(super) fn new(spec: &LlamaSpec, plan: &Plan, memory: MemoryKind, shape: Shape, n_threads: u32) -> Option<Self> {
+        if plan.streams.is_some() {
+            return Some(Self::Always);
+        }
         let tiled = spec.flash_attn != FlashAttention::Disabled
             && spec.type_k == spec.type_v
             && matches!(spec.type_k, KvType::F16 | KvType::F32);
@@ -45,29 +55,39 @@ impl Apart {
         let elements = f64::from(shape.layers) * f64::from(shape.width);
         let key_ns = TILE_ROWS as f64 * elements * ELEMENT_NS / f64::from(n_threads.max(1));
         let run_ns = shape.size_bytes as f64 * WEIGHT_NS;
-        (spec.n_gpu_layers == 0 && tiled && memory == MemoryKind::Attention).then_some(Self { key_ns, run_ns })
+        (spec.n_gpu_layers == 0 && tiled && memory == MemoryKind::Attention)
+            .then_some(Self::Estimated { key_ns, run_ns })
     }
 
     /// How many rows at the beginning, each of a sequence of its own, are better computed by themselves.
     pub(super) fn leading(&self, rows: &[Row]) -> Option<usize> {
         let single = rows.windows(2).take_while(|pair| pair[0].sequence != pair[1].sequence).count();
-        let pays = || {
-            let keys: u64 = rows[..single].iter().map(|row| u64::from(row.position) + 1).sum();
-            keys as f64 * self.key_ns > self.run_ns
+        let pays = || match self {
+            Self::Always => true,
+            Self::Estimated { key_ns, run_ns } => {
+                let keys: u64 = rows[..single].iter().map(|row| u64::from(row.position) + 1).sum();
+                rows.len() >= TILE_ROWS && keys as f64 * key_ns > *run_ns
+            }
         };
-        (rows.len() >= TILE_ROWS && single > 0 && single + 1 < rows.len() && pays()).then_some(single)
+        (single > 0 && single + 1 < rows.len() && pays()).then_some(single)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::llama::plan::{Needs, plan};
 
     const SMALL: Shape = Shape { layers: 30, width: 576, size_bytes: 98 << 20 };
     const LARGE: Shape = Shape { layers: 32, width: 4096, size_bytes: 4600 << 20 };
 
     fn apart(shape: Shape, n_threads: u32) -> Apart {
-        Apart::new(&LlamaSpec::new("model.gguf"), MemoryKind::Attention, shape, n_threads).expect("on the CPU")
+        let spec = LlamaSpec::new("model.gguf");
+        Apart::new(&spec, &unified(), MemoryKind::Attention, shape, n_threads).expect("on the CPU")
+    }
+
+    fn unified() -> Plan {
+        plan(&LlamaSpec { kv_unified: true, ..LlamaSpec::new("model.gguf") }, Needs::default(), None)
     }
 
     fn step(decoding: &[u32], prompt: u32) -> Vec<Row> {
@@ -100,11 +120,20 @@ mod tests {
     #[test]
     fn where_ggml_has_no_tiles_nothing_is_taken_apart() {
         let spec = LlamaSpec::new("model.gguf");
-        let of = |spec: &LlamaSpec, memory| Apart::new(spec, memory, SMALL, 2).is_some();
+        let of = |spec: &LlamaSpec, memory| Apart::new(spec, &unified(), memory, SMALL, 2).is_some();
         assert!(of(&spec, MemoryKind::Attention));
         assert!(!of(&spec, MemoryKind::Recurrent));
         assert!(!of(&LlamaSpec { n_gpu_layers: 99, ..spec.clone() }, MemoryKind::Attention));
         assert!(!of(&LlamaSpec { type_v: KvType::Q8_0, ..spec.clone() }, MemoryKind::Attention));
         assert!(!of(&LlamaSpec { flash_attn: FlashAttention::Disabled, ..spec }, MemoryKind::Attention));
+    }
+
+    #[test]
+    fn in_a_split_context_a_prompt_is_always_computed_apart() {
+        let spec = LlamaSpec::new("model.gguf");
+        let split = plan(&spec, Needs { splits: true, ..Needs::default() }, None);
+        let apart = Apart::new(&spec, &split, MemoryKind::Attention, LARGE, 8).expect("always");
+        assert_eq!(apart.leading(&step(&[1], 2)), Some(1));
+        assert_eq!(apart.leading(&step(&[1, 2], 1)), None, "one token is no chunk");
     }
 }

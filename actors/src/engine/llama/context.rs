@@ -1,5 +1,7 @@
 //! A context of llama.cpp: decoding, logits and the KV of its sequences. All that could abort the process is checked here.
 
+mod split;
+
 use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -17,8 +19,9 @@ use super::apart::{Apart, Shape};
 use super::error::LoadError;
 use super::log;
 use super::plan::Plan;
-use super::rows::Rows;
+use super::rows::{Layout, Rows};
 use super::shim;
+use super::streams::Streams;
 use super::threads::Threads;
 use super::weights::{Weights, reason};
 
@@ -27,6 +30,8 @@ use super::weights::{Weights, reason};
 pub(super) struct Context {
     ctx: NonNull<sys::llama_context>,
     rows: Rows,
+    /// Of a split context: which sequence has which buffer.
+    streams: Option<Streams>,
     apart: Option<Apart>,
     kept: Kept,
     memory: MemoryKind,
@@ -98,7 +103,8 @@ impl Context {
         Ok(Self {
             ctx,
             rows,
-            apart: Apart::new(spec, memory, shape(&weights), n_threads),
+            streams: plan.streams.map(|streams| Streams::new(streams, plan.n_seq_max)),
+            apart: Apart::new(spec, plan, memory, shape(&weights), n_threads),
             kept: Kept::default(),
             memory,
             longest_state,
@@ -145,13 +151,13 @@ impl Context {
         if batch.is_empty() {
             return Ok(());
         }
-        let ctx = self.ctx;
         self.kept.clear();
-        self.rows.fill(batch, self.n_vocab, |id| len(ctx, id)).map_err(DecodeError::Failed)?;
         let rows = batch.rows();
-        let Some(leading) = self.apart.and_then(|apart| apart.leading(rows)) else {
-            return self.compute(0..rows.len());
-        };
+        let leading = self.apart.and_then(|apart| apart.leading(rows));
+        self.give_streams(rows)?;
+        self.close_gap(&rows[..leading.unwrap_or(rows.len())])?;
+        self.fill(batch, leading.unwrap_or(0))?;
+        let Some(leading) = leading else { return self.compute(0..rows.len()) };
         // Those without an output, nearly all of them, first: llama.cpp has the logits of its last run alone.
         self.compute(leading..rows.len())?;
         self.keep_logits();
@@ -159,6 +165,17 @@ impl Context {
             Err(DecodeError::NoCells) => Err(self.take_back(&rows[leading..])),
             computed => computed,
         }
+    }
+
+    fn fill(&mut self, batch: &Batch, leading: usize) -> Result<(), DecodeError> {
+        let (ctx, n_seq_max, streams) = (self.ctx, self.n_seq_max, self.streams.as_ref());
+        let layout = Layout {
+            stream: &|sequence| stream(streams, n_seq_max, sequence),
+            len: &|id| len(ctx, id),
+            leading,
+            sorted: streams.is_some(),
+        };
+        self.rows.fill(batch, self.n_vocab, &layout).map_err(DecodeError::Failed)
     }
 
     fn compute(&mut self, rows: Range<usize>) -> Result<(), DecodeError> {
@@ -220,25 +237,26 @@ impl Context {
 
     /// See `Model::truncate`.
     pub(super) fn truncate(&mut self, sequence: SequenceId, from: u32) -> bool {
-        let (Some(id), Ok(start)) = (self.checked(sequence), i32::try_from(from)) else { return false };
-        let Some(memory) = self.handle() else { return from == 0 };
         if from == 0 {
-            self.wipe(id);
-            return true;
+            self.wipe(sequence);
+            return sequence < self.n_seq_max;
         }
+        let (Some(id), Ok(start)) = (self.id(sequence), i32::try_from(from)) else { return false };
+        let Some(memory) = self.handle() else { return false };
         // SAFETY: the memory belongs to the live context and the id is in range.
         let removed = unsafe { sys::llama_memory_seq_rm(memory, id, start, -1) };
-        self.keep_if(removed && self.holds(id, from), id)
+        self.keep_if(removed && self.holds(id, from), sequence)
     }
 
-    /// See `Model::copy`.
+    /// See `Model::copy`. Never possible in a split context, whose buffers can only be copied whole.
     pub(super) fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool {
-        let (Some(source), Some(target)) = (self.checked(from), self.checked(to)) else { return false };
-        let Some(memory) = self.handle() else { return tokens == 0 };
-        if source == target {
+        if from == to || to >= self.n_seq_max {
             return false;
         }
-        self.wipe(target);
+        self.wipe(to);
+        let Some(memory) = self.handle() else { return tokens == 0 };
+        let unified = self.streams.is_none();
+        let (Some(source), Some(target), true) = (self.id(from), self.id(to), unified) else { return false };
         let len = len(self.ctx, source);
         let possible = match self.memory {
             MemoryKind::Attention => tokens <= len,
@@ -254,13 +272,18 @@ impl Context {
             // that is more than attention is copied whole.
             unsafe { sys::llama_memory_seq_cp(memory, source, target, 0, end) };
         }
-        self.keep_if(self.holds(target, tokens), target)
+        self.keep_if(self.holds(target, tokens), to)
     }
 
     /// See `Model::save`. `None` for what would not be whole.
     pub(super) fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
-        let id =
-            self.checked(sequence).filter(|id| self.handle().is_some() && len(self.ctx, *id) <= self.longest_state)?;
+        self.id(sequence).and_then(|id| self.state(id))
+    }
+
+    fn state(&self, id: i32) -> Option<Vec<u8>> {
+        if self.handle().is_none() || len(self.ctx, id) > self.longest_state {
+            return None;
+        }
         // SAFETY: the context is alive and this thread's, and the id is in range; exceptions are caught inside.
         let bytes = unsafe { sys::llama_state_seq_get_size_ext(self.ctx.as_ptr(), id, 0) };
         let mut state = vec![0; bytes];
@@ -271,23 +294,46 @@ impl Context {
 
     /// See `Model::restore`. Bytes that llama.cpp does not understand leave the sequence empty.
     pub(super) fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool {
-        let Some(id) = self.checked(sequence).filter(|_| self.handle().is_some()) else { return false };
-        self.wipe(id);
+        if sequence >= self.n_seq_max || self.handle().is_none() {
+            return false;
+        }
+        self.wipe(sequence);
+        let id = match self.streams.as_mut() {
+            Some(streams) => streams.claim(sequence),
+            None => self.id(sequence),
+        };
+        let Some(id) = id else { return false };
+        let read = self.read_state(id, state);
+        self.keep_if(read && self.holds(id, tokens), sequence)
+    }
+
+    /// Fills an empty one.
+    fn read_state(&mut self, id: i32, state: &[u8]) -> bool {
         // SAFETY: the context is alive and this thread's, and the id is in range; llama.cpp reads at most the length of
         // `state`, checks it, and catches its own exceptions.
         let read = unsafe { sys::llama_state_seq_set_data_ext(self.ctx.as_ptr(), state.as_ptr(), state.len(), id, 0) };
-        self.keep_if(read == state.len() && self.holds(id, tokens), id)
+        read == state.len()
     }
 
     /// Empties a sequence that is not as it should be; returns `sound`.
-    fn keep_if(&mut self, sound: bool, id: i32) -> bool {
+    fn keep_if(&mut self, sound: bool, sequence: SequenceId) -> bool {
         if !sound {
-            self.wipe(id);
+            self.wipe(sequence);
         }
         sound
     }
 
-    fn wipe(&mut self, id: i32) {
+    /// Empties a sequence; of a split context its buffer is free.
+    fn wipe(&mut self, sequence: SequenceId) {
+        if let Some(id) = self.id(sequence) {
+            self.empty(id);
+        }
+        if let Some(streams) = self.streams.as_mut() {
+            streams.release(sequence);
+        }
+    }
+
+    fn empty(&mut self, id: i32) {
         if let Some(memory) = self.handle() {
             // SAFETY: the memory belongs to the live context and the id is in range. Removing a whole sequence cannot fail.
             unsafe { sys::llama_memory_seq_rm(memory, id, -1, -1) };
@@ -305,12 +351,20 @@ impl Context {
         self.handle().map(|memory| unsafe { sys::llama_memory_seq_pos_min(memory, id) })
     }
 
-    fn checked(&self, sequence: SequenceId) -> Option<i32> {
-        (sequence < self.n_seq_max).then(|| i32::try_from(sequence).ok()).flatten()
+    /// The sequence as llama.cpp numbers it, if there is one and, in a split context, has a buffer.
+    fn id(&self, sequence: SequenceId) -> Option<i32> {
+        stream(self.streams.as_ref(), self.n_seq_max, sequence)
     }
 
     fn handle(&self) -> Option<sys::llama_memory_t> {
         handle(self.ctx)
+    }
+}
+
+fn stream(streams: Option<&Streams>, n_seq_max: u32, sequence: SequenceId) -> Option<i32> {
+    match streams {
+        Some(streams) => streams.of(sequence),
+        None => (sequence < n_seq_max).then(|| i32::try_from(sequence).ok()).flatten(),
     }
 }
 
@@ -349,6 +403,17 @@ fn memory_kind(ctx: NonNull<sys::llama_context>, weights: &Weights) -> MemoryKin
     }
 }
 
+/// Whether its memory is plain attention, every part of which is in a state.
+pub(super) fn splits(weights: &Weights) -> bool {
+    let model = weights.as_ptr();
+    // SAFETY: the model is alive.
+    unsafe {
+        !sys::llama_model_is_recurrent(model)
+            && !sys::llama_model_is_hybrid(model)
+            && sys::llama_model_n_swa(model) == 0
+    }
+}
+
 /// Of layers with a sliding window only the cells in the window are written into a state. What is to be continued at its
 /// end alone needs no more.
 fn longest_state(memory: MemoryKind, weights: &Weights) -> u32 {
@@ -376,7 +441,7 @@ fn params(spec: &LlamaSpec, plan: &Plan, n_threads: u32) -> sys::llama_context_p
     params.n_ctx = plan.n_ctx;
     params.n_batch = plan.n_batch;
     params.n_ubatch = plan.n_ubatch;
-    params.n_seq_max = plan.n_seq_max;
+    params.n_seq_max = plan.streams.unwrap_or(plan.n_seq_max);
     params.n_threads = threads;
     // Serves every step of two tokens or more.
     params.n_threads_batch = threads;
@@ -387,8 +452,7 @@ fn params(spec: &LlamaSpec, plan: &Plan, n_threads: u32) -> sys::llama_context_p
         FlashAttention::Enabled => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
         FlashAttention::Disabled => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
     };
-    // One pool of cells: any prefix can be shared, and prefill goes with decode in one graph.
-    params.kv_unified = true;
+    params.kv_unified = plan.streams.is_none();
     // With a window's cells alone, hardly a prefix could be trimmed. Cells outside of it may be given to others all the
     // same, and `holds` notices.
     params.swa_full = true;

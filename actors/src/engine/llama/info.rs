@@ -58,6 +58,7 @@ pub(super) fn info(loaded: &Loaded<'_>) -> ModelInfo {
         lost_bytes: vocabulary.lost_bytes(),
         n_ctx: context.n_ctx(),
         n_ctx_seq: plan.n_ctx_seq,
+        streams: plan.streams,
         n_ctx_train: count(n_ctx_train),
         n_seq_max: plan.n_seq_max,
         n_batch: context.n_batch(),

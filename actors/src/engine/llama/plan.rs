@@ -19,6 +19,8 @@ pub(super) struct Plan {
     pub(super) n_batch: u32,
     pub(super) n_ubatch: u32,
     pub(super) n_seq_max: u32,
+    /// Buffers of its own for so many sequences at once; `None`: one pool of cells for all.
+    pub(super) streams: Option<u32>,
     pub(super) kv_bytes_per_token: u64,
     /// Bytes of the recurrent states of all sequences, which no length of theirs changes.
     pub(super) state_bytes: u64,
@@ -31,6 +33,8 @@ pub(super) struct Needs {
     pub(super) kv_bytes_per_token: u64,
     /// Bytes of the recurrent state of one sequence.
     pub(super) state_bytes: u64,
+    /// Whether its memory can be split into buffers: sequences of plain attention can be moved between them.
+    pub(super) splits: bool,
     /// Positions it has at all; `None`: they are computed, and any may be tried.
     pub(super) positions: Option<u32>,
 }
@@ -42,6 +46,7 @@ impl Needs {
         Self {
             kv_bytes_per_token: kv_bytes_per_token(header, row_bytes),
             state_bytes: state_bytes(header),
+            splits: false,
             positions: length.filter(|_| header.learned_positions),
         }
     }
@@ -103,7 +108,11 @@ pub(super) fn plan(spec: &LlamaSpec, needs: Needs, available: Option<u64>) -> Pl
         let left = available.map(|bytes| bytes.saturating_sub(state_bytes));
         affordable(needs.kv_bytes_per_token, left).min(wanted).max(longest)
     });
-    let n_ctx = n_ctx.checked_next_multiple_of(CELL_PADDING).unwrap_or(u32::MAX - u32::MAX % CELL_PADDING);
+    let streams = splits(spec, needs, n_ctx, longest).then_some(spec.running);
+    // As llama.cpp rounds them: all cells, or those of each sequence.
+    let parts = streams.unwrap_or(1);
+    let padded = (n_ctx / parts).checked_next_multiple_of(CELL_PADDING).and_then(|cells| cells.checked_mul(parts));
+    let n_ctx = padded.unwrap_or(u32::MAX - u32::MAX % CELL_PADDING);
     let n_batch = spec.n_batch.min(n_ctx);
     Plan {
         n_ctx,
@@ -111,9 +120,17 @@ pub(super) fn plan(spec: &LlamaSpec, needs: Needs, available: Option<u64>) -> Pl
         n_batch,
         n_ubatch: spec.n_ubatch.min(n_batch),
         n_seq_max,
+        streams,
         kv_bytes_per_token: needs.kv_bytes_per_token,
         state_bytes,
     }
+}
+
+/// Whether each running sequence gets a buffer of its own: where attention would walk over the cells of all, and each one's
+/// share is as long as a request may be.
+fn splits(spec: &LlamaSpec, needs: Needs, n_ctx: u32, longest: u32) -> bool {
+    let room = n_ctx.checked_div(spec.running).is_some_and(|share| share >= longest);
+    needs.splits && !spec.kv_unified && spec.n_gpu_layers == 0 && spec.running > 1 && room
 }
 
 /// Checks that KV and states can be had at all: the system would grant it, and end the process when it is written to.

@@ -39,8 +39,11 @@ fn another_part_of_a_split_model_is_another_fingerprint() {
     fs::write(part(2), b"second").expect("writes");
     let spec = LlamaSpec::new(part(1));
     let header = Header::with_split_count(2);
-    let before = fingerprint(&spec, &header);
-    assert_eq!(fingerprint(&spec, &header), before);
+    let unified = plan::plan(&spec, Needs::default(), None);
+    let fingerprint = |plan: &Plan| super::fingerprint(&spec, plan, &header);
+    let before = fingerprint(&unified);
+    assert_eq!(fingerprint(&unified), before);
+    assert_ne!(fingerprint(&Plan { streams: Some(16), ..unified }), before, "a state of another context");
     fs::write(part(2), b"second, longer").expect("writes");
-    assert_ne!(fingerprint(&spec, &header), before);
+    assert_ne!(fingerprint(&unified), before);
 }

@@ -146,3 +146,72 @@ fn bytes_that_can_never_come_back_are_given_up_at_once() {
     assert!(engine.inner.slots[3].in_cells(), "nobody makes way in vain");
     assert_eq!((engine.inner.slots[0].n_cached, &engine.inner.slots[0].kv), (0, &Kv::Cells));
 }
+
+/// Two buffers and as many running; sequence 0 is idle with 59 tokens in one of them.
+fn split() -> (Engine, Vec<Token>) {
+    let mut engine = Engine::new(FakeSpec { streams: Some(2), parked_limit: 1000, ..FakeSpec::default() });
+    let tokens = prompt(1, 50);
+    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, tokens.clone(), 10))));
+    engine.run_dry();
+    let mut left = tokens.clone();
+    left.extend(fake::continuation(&engine.spec, &tokens, 9));
+    (engine, left)
+}
+
+#[test]
+fn in_a_split_context_the_idle_keep_their_buffer_until_it_is_needed() {
+    let (mut engine, _) = split();
+    engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, prompt(2, 20), 30))));
+    (0..3).for_each(|_| engine.step());
+    assert!(engine.inner.slots[0].in_cells(), "nobody needs it");
+    engine.apply(EngineCommand::Admit(Box::new(admit(3, 2, prompt(3, 20), 30))));
+    engine.step();
+    assert!(!engine.inner.slots[0].in_cells());
+    assert_eq!(engine.inner.slots[0].n_cached, 59, "and nothing is lost");
+    engine.run_dry();
+    let outcome = engine.outcome();
+    for request in [2, 3] {
+        assert_eq!(outcome.tokens[&request], fake::continuation(&engine.spec, &prompt(request, 20), 30));
+    }
+}
+
+#[test]
+fn in_a_split_context_prefixes_are_copied_from_buffers_memory_and_running_sequences() {
+    let (mut engine, left) = split();
+    let tokens_of = |request: u64| [left[..40].to_vec(), prompt(request, 5)].concat();
+    let copy = |engine: &mut Engine, request: u64, to: u32, from: u32, count: u32| {
+        let placement = Placement::Copy { from, tokens: 40 };
+        let admit = admit(request, to, tokens_of(request), count);
+        engine.apply(EngineCommand::Admit(Box::new(Admit { placement, ..admit })));
+        engine.step();
+        assert_eq!(engine.outcome().reused[&request], 40, "{request}");
+    };
+    copy(&mut engine, 3, 1, 0, 40);
+    assert!(engine.inner.slots[0].in_cells(), "there was another buffer");
+    copy(&mut engine, 4, 2, 0, 10);
+    assert!(!engine.inner.slots[0].in_cells(), "its own was needed");
+    engine.apply(EngineCommand::Cancel { epoch: 1, request: 4 });
+    copy(&mut engine, 5, 3, 1, 10);
+    engine.apply(EngineCommand::Cancel { epoch: 1, request: 5 });
+    copy(&mut engine, 6, 4, 0, 10);
+    engine.run_dry();
+    let outcome = engine.outcome();
+    for (request, count) in [(3, 40), (6, 10)] {
+        assert_eq!(outcome.tokens[&request], fake::continuation(&engine.spec, &tokens_of(request), count));
+    }
+    assert_eq!(engine.cells_short(), 0);
+}
+
+#[test]
+fn in_a_split_context_more_than_there_are_buffers_for_wait() {
+    let mut engine = Engine::new(FakeSpec { streams: Some(2), ..FakeSpec::default() });
+    for request in 1..=3 {
+        engine.apply(EngineCommand::Admit(Box::new(admit(request, request as u32, prompt(request, 20), 30))));
+    }
+    engine.run_dry();
+    assert!(engine.cells_short() > 0);
+    let outcome = engine.outcome();
+    for request in 1..=3 {
+        assert_eq!(outcome.tokens[&request], fake::continuation(&engine.spec, &prompt(request, 20), 30));
+    }
+}

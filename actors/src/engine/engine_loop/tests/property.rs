@@ -30,9 +30,14 @@ proptest! {
         actions in prop::collection::vec(action(), 1..80),
         n_ctx in 70u32..300,
         parked_limit in 0u32..120,
-        memory in prop_oneof![Just(MemoryKind::Attention), Just(MemoryKind::Recurrent), Just(MemoryKind::None)],
+        (memory, streams) in prop_oneof![
+            Just((MemoryKind::Attention, None)),
+            (1u32..7).prop_map(|streams| (MemoryKind::Attention, Some(streams))),
+            Just((MemoryKind::Recurrent, None)),
+            Just((MemoryKind::None, None)),
+        ],
     ) {
-        let spec = FakeSpec { n_ctx, running: 4, retained: 2, parked_limit, memory, ..FakeSpec::default() };
+        let spec = FakeSpec { n_ctx, running: 4, retained: 2, parked_limit, streams, memory, ..FakeSpec::default() };
         let mut engine = Engine::new(spec);
         engine.apply(limits(16));
         let mut admitted: Vec<(RequestId, Vec<Token>, u32)> = Vec::new();

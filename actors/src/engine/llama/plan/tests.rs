@@ -47,6 +47,27 @@ fn a_given_context_is_not_lowered_but_lowers_the_request() {
 }
 
 #[test]
+fn each_running_sequence_has_a_buffer_where_that_is_possible_and_long_enough() {
+    let plain = Needs { splits: true, ..kv(1000) };
+    let of = |spec: LlamaSpec| plan(&spec, plain, None);
+    let split = of(spec());
+    assert_eq!((split.streams, split.n_ctx, split.n_ctx_seq), (Some(16), 2048 * 16, 2048));
+    let odd = of(LlamaSpec { running: 3, n_ctx: Some(1000), max_context_length: 300, ..spec() });
+    assert_eq!((odd.streams, odd.n_ctx, odd.n_ctx_seq), (Some(3), 3 * 512, 300), "as llama.cpp rounds");
+    let unified = [
+        LlamaSpec { n_ctx: Some(2048 * 16 - 1), ..spec() },
+        LlamaSpec { kv_unified: true, ..spec() },
+        LlamaSpec { n_gpu_layers: 1, ..spec() },
+        LlamaSpec { running: 1, ..spec() },
+    ];
+    for spec in unified {
+        assert_eq!(of(spec.clone()).streams, None, "{spec:?}");
+    }
+    assert_eq!(plan(&spec(), kv(1000), None).streams, None, "sliding windows, states");
+    assert_eq!(plan(&spec(), plain, Some(2 * 10_000 * 1000)).streams, None, "no memory for all of them");
+}
+
+#[test]
 fn what_llama_would_abort_on_is_refused_with_its_name() {
     let bad = [
         ("n_batch", LlamaSpec { n_batch: 47, ..spec() }),
@@ -131,6 +152,6 @@ fn states_of_other_kinds_are_known_by_their_layers() {
 
 #[test]
 fn states_leave_less_for_cells() {
-    let needs = Needs { kv_bytes_per_token: 1000, state_bytes: 1_000_000, positions: None };
+    let needs = Needs { kv_bytes_per_token: 1000, state_bytes: 1_000_000, ..Needs::default() };
     assert_eq!(plan(&spec(), needs, Some(48 * 1_000_000 + 2 * 10_000 * 1000)).n_ctx, 10_240);
 }
