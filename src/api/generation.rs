@@ -125,6 +125,7 @@ impl Api {
 
     /// Checks the request and takes the permits of all its sequences.
     fn admit(&self, plan: &Plan, call: &Call) -> Result<Vec<Permit>, ApiError> {
+        call.log.ignored(plan.ignored.clone());
         self.check(plan)?;
         let (priority, count) = (plan.shared.class.priority, plan.requests.len() as u32);
         let patience = plan.patience().saturating_sub(call.arrived.elapsed());
@@ -134,9 +135,6 @@ impl Api {
 
     /// Starts every sequence under its permit.
     async fn begin(&self, plan: Plan, permits: Vec<Permit>, call: &Call) -> Result<Sequences<Generation>, ApiError> {
-        if plan.unknown_fields > 0 {
-            tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
-        }
         let choices = plan.shared.choices;
         let system = &self.app.system;
         let cache = cache_mode(&call.headers);
