@@ -121,7 +121,8 @@ pub async fn run(config: &Config, routes: ApiRoutes, announcement: Announcement)
             return Err(ServeError::GaveUp { cause });
         }
     };
-    tracing::info!(%signal, requests = connections.running().count(), "stopping");
+    let (requests, at_most_s) = (connections.running().count(), settings.shutdown_timeout.as_secs_f64());
+    tracing::info!(%signal, requests, at_most_s, "stopping when the requests are done; a second signal ends at once");
     Ok(until_second_signal(&mut signals, stop(&system, &connections, &settings)).await)
 }
 

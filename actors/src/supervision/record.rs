@@ -87,15 +87,16 @@ pub(crate) fn publish(
     registry: &ActorRegistry,
     events: &broadcast::Sender<SupervisionEventRecord>,
 ) {
-    log(&record.path, record.kind, record.epoch, record.cause.as_deref().unwrap_or_default());
+    log(&record.path, record.kind, record.epoch, record.cause.as_deref());
     registry.note(&record);
     // Nobody listening is no fault.
     let _ = events.send(record);
 }
 
-fn log(path: &str, kind: EventKind, epoch: Epoch, cause: &str) {
+/// What goes as planned is for whoever debugs: a start, and a stop that nothing has caused.
+fn log(path: &str, kind: EventKind, epoch: Epoch, cause: Option<&str>) {
     match kind {
-        EventKind::Started => tracing::info!(actor = path, epoch, "actor started"),
+        EventKind::Started => tracing::debug!(actor = path, epoch, "actor started"),
         EventKind::Restarted => tracing::info!(actor = path, epoch, "actor restarted"),
         EventKind::StartFailed => tracing::warn!(actor = path, epoch, cause, "actor failed to start"),
         EventKind::FirstStartFailed => tracing::error!(actor = path, epoch, cause, "actor failed its first start"),
@@ -103,6 +104,7 @@ fn log(path: &str, kind: EventKind, epoch: Epoch, cause: &str) {
         EventKind::RestartScheduled { delay } => {
             tracing::info!(actor = path, epoch, delay_ms = delay.as_millis() as u64, "actor restart scheduled");
         }
+        EventKind::Stopped if cause.is_none() => tracing::debug!(actor = path, epoch, "actor stopped"),
         EventKind::Stopped => tracing::info!(actor = path, epoch, cause, "actor stopped"),
         EventKind::Zombie => tracing::error!(actor = path, epoch, cause, "actor cannot be stopped"),
         EventKind::GaveUp => tracing::error!(actor = path, epoch, cause, "too many restarts"),
