@@ -93,13 +93,14 @@ pub(crate) fn publish(
     let _ = events.send(record);
 }
 
-/// What goes as planned is for whoever debugs: a start, and a stop that nothing has caused.
+/// What goes as planned is for whoever debugs: a start, and a stop without a cause.
 fn log(path: &str, kind: EventKind, epoch: Epoch, cause: Option<&str>) {
     match kind {
         EventKind::Started => tracing::debug!(actor = path, epoch, "actor started"),
         EventKind::Restarted => tracing::info!(actor = path, epoch, "actor restarted"),
         EventKind::StartFailed => tracing::warn!(actor = path, epoch, cause, "actor failed to start"),
-        EventKind::FirstStartFailed => tracing::error!(actor = path, epoch, cause, "actor failed its first start"),
+        // Its supervisor ends over it and whoever started that is told the cause: theirs to report.
+        EventKind::FirstStartFailed => tracing::debug!(actor = path, epoch, cause, "actor failed its first start"),
         EventKind::Exited => tracing::warn!(actor = path, epoch, cause, "actor exited"),
         EventKind::RestartScheduled { delay } => {
             tracing::info!(actor = path, epoch, delay_ms = delay.as_millis() as u64, "actor restart scheduled");
