@@ -68,7 +68,7 @@ const SUMMARIES = {
   scheduler: ({ running, waiting, step_tokens: step }) => [`${running} running`, `${waiting} waiting`, step && `${step} tokens/step`],
   "kv-cache": ({ entries, retained_tokens: tokens }) => [`${entries} prefixes`, `${count(tokens)} tokens kept`],
   backend: ({ engine, pid, step_us: step, cells_used: used, n_ctx: all }) => [
-    pid ? `${engine} ${pid}` : engine,
+    pid ? `pid ${pid}` : engine,
     step && `${micros(step)}/step`,
     all && `${count(used)}/${count(all)} cells`,
   ],
