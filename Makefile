@@ -15,6 +15,8 @@ BENCH_ARGS ?=
 
 PYTHON ?= python3
 SETUP := @$(PYTHON) scripts/setup.py
+# The default model is served where nothing else names one: a file, a variable or a flag in ARGS.
+SERVED := $(if $(filter file,$(origin MODEL)),--default-model,--model) "$(MODEL)"
 MODEL_GOAL := $(if $(filter $(DEFAULT_MODEL),$(MODEL)),model)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO := cargo
@@ -29,10 +31,10 @@ help: ## Lists the targets.
 setup: ## Finds or gets cmake, libclang and the default model.
 	$(SETUP) tools model
 
-run: ## Builds a release and serves. MODEL=path and ARGS="--port 9000" as you like.
+run: ## Builds a release and serves. MODEL=path and ARGS="--config my.yaml --port 9000" as you like.
 	$(SETUP) tools $(MODEL_GOAL)
 	$(CARGO) build --locked --release --bin cllm
-	@scripts/serve.sh $(TARGET)/release/cllm "$(MODEL)" $(ARGS)
+	@$(TARGET)/release/cllm serve --hints $(SERVED) $(ARGS)
 
 bench: ## Measures a release build against llama.cpp's server. About 20 minutes; QUICK=1: about 5.
 	$(SETUP) tools $(MODEL_GOAL)

@@ -9,6 +9,7 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -21,7 +22,17 @@ use tokio::net::TcpStream;
 const QUESTION: &str = "What is the capital of France? Answer in one short sentence.";
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let question = arguments.next().unwrap_or_else(|| QUESTION.to_owned());
@@ -35,7 +46,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn ask(address: &str, question: &str) -> Result<Response<Incoming>, Box<dyn Error>> {
-    let socket = TcpStream::connect(address).await?;
+    let socket = TcpStream::connect(address).await;
+    let socket = socket.map_err(|error| format!("no server at {address} ({error}); `make run` starts one"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
     // Ends with the connection, which ends with the response; its error, if any, is the body's error, too.
     tokio::spawn(connection);

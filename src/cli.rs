@@ -23,6 +23,12 @@ pub(crate) enum Command {
         /// Configuration file; the variable CLLM_CONFIG names one, too.
         #[arg(long, value_name = "FILE")]
         config: Option<String>,
+        /// GGUF file to serve if no file, variable or flag names one
+        #[arg(long, value_name = "PATH")]
+        default_model: Option<String>,
+        /// When ready, print on stdout what to try
+        #[arg(long)]
+        hints: bool,
         #[command(flatten)]
         overrides: Overrides,
     },
@@ -94,7 +100,7 @@ mod tests {
     #[test]
     fn flags_become_sources_for_their_keys() {
         let cli = Cli::try_parse_from(["cllm", "serve", "--port", "-1", "--set", "logging.level=warn,cllm=debug"]);
-        let Command::Serve { config: None, overrides } = cli.unwrap().command else { panic!("not `serve`") };
+        let Command::Serve { config: None, overrides, .. } = cli.unwrap().command else { panic!("not `serve`") };
         let flags = overrides.sources(None).flags;
         assert_eq!(
             flags,

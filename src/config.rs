@@ -94,6 +94,7 @@ pub fn load(sources: &Sources, purpose: Purpose) -> Result<Loaded, ConfigError> 
     for assignment in assignments {
         merged.take(assignment);
     }
+    merged.name_model(sources.default_model.as_deref());
     problems.append(&mut merged.problems);
     problems.sort_by_key(|problem| rank(&problem.origin));
     let mut check = Check {
@@ -124,6 +125,17 @@ struct Merged {
 }
 
 impl Merged {
+    /// The model of last resort; the fake engine has no use for one.
+    fn name_model(&mut self, path: Option<&str>) {
+        if let Some(path) = path
+            && self.config.model.path.is_none()
+            && self.config.backend.engine != Engine::Fake
+        {
+            self.config.model.path = Some(path.into());
+            self.origins.insert("model.path", Origin::Flag("--default-model".to_owned()));
+        }
+    }
+
     fn take(&mut self, Assignment { key, node, origin }: Assignment) {
         match key.store(&mut self.config, &node) {
             Ok(()) => {

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use cllm::bench::BenchError;
 use cllm::config::{self, ConfigError, Note, Purpose, Sources};
-use cllm::serve::Stopped;
+use cllm::serve::{Announcement, Stopped};
 use cllm::{api, bench, logging, serve};
 
 use cli::{Cli, Command};
@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         return code;
     }
     let result = match Cli::parse().command {
-        Command::Serve { config, overrides } => run_server(&overrides.sources(config)),
+        Command::Serve { config, default_model, hints, overrides } => {
+            run_server(&Sources { default_model, ..overrides.sources(config) }, Announcement::with_hints(hints))
+        }
         Command::CheckConfig { config, overrides } => check_config(&overrides.sources(config)),
         Command::Bench(args) => measure(&args.options()),
         Command::Burn => {
@@ -46,7 +48,7 @@ fn is_bad_usage(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>() || matches!(bench, Some(BenchError::BadUrl { .. } | BenchError::BadOptions(_)))
 }
 
-fn run_server(sources: &Sources) -> anyhow::Result<()> {
+fn run_server(sources: &Sources, announcement: Announcement) -> anyhow::Result<()> {
     let loaded = config::load(sources, Purpose::Serve)?;
     logging::init(&loaded.config.logging)?;
     for note in &loaded.notes {
@@ -60,7 +62,7 @@ fn run_server(sources: &Sources) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    match runtime.block_on(serve::run(&loaded.config, api::routes))? {
+    match runtime.block_on(serve::run(&loaded.config, api::routes, announcement))? {
         Stopped::InOrder => Ok(()),
         Stopped::AtOnce(signal) => exit_at_once(signal.exit_code()),
     }

@@ -1,13 +1,13 @@
 //! Runs the server from its start to its last response: binds early, waits for the model, says so in one line, and
 //! stops in order when it is told to.
 
+mod announcement;
 mod open_files;
 mod settings;
 mod signals;
 
 use std::future::Future;
-use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::http::health;
 use crate::http::route::Route;
 use crate::http::server::{HttpServer, HttpServerArgs, HttpServerMsg};
 
+pub use announcement::Announcement;
 pub use signals::{Signal, Signals};
 
 /// How long the actors get to stop when no request runs any more.
@@ -84,7 +85,7 @@ pub enum Stopped {
 ///
 /// # Errors
 /// Whatever keeps the server from serving for the first time; afterwards errors are dealt with inside.
-pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeError> {
+pub async fn run(config: &Config, routes: ApiRoutes, announcement: Announcement) -> Result<Stopped, ServeError> {
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
     let listener = bind(&config.server.host, config.server.port).await?;
     let address = listener.local_addr().map_err(|source| listen_error(config, source))?;
@@ -112,7 +113,7 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
         }
     }
     check_quantization(config, &system);
-    announce(address, &settings.model_id);
+    announcement.make(address, &settings);
     let signal = tokio::select! {
         signal = signals.next() => signal,
         cause = gave_up(&system) => {
@@ -120,7 +121,8 @@ pub async fn run(config: &Config, routes: ApiRoutes) -> Result<Stopped, ServeErr
             return Err(ServeError::GaveUp { cause });
         }
     };
-    tracing::info!(%signal, requests = connections.running().count(), "stopping");
+    let (requests, at_most_s) = (connections.running().count(), settings.shutdown_timeout.as_secs_f64());
+    tracing::info!(%signal, requests, at_most_s, "stopping when the requests are done; a second signal ends at once");
     Ok(until_second_signal(&mut signals, stop(&system, &connections, &settings)).await)
 }
 
@@ -190,16 +192,6 @@ fn check_quantization(config: &Config, system: &System) {
     if !configured.is_empty() && !file_type.is_empty() && plain(file_type) != plain(configured) {
         tracing::warn!(configured, file = file_type, "the file's quantization is not the configured one");
     }
-}
-
-/// The one line on stdout: scripts wait for it and read the port from it.
-fn announce(address: SocketAddr, model: &str) {
-    let line = format!("cllm ready at http://{address} (model {model})\n");
-    let mut stdout = io::stdout().lock();
-    if let Err(error) = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
-        tracing::warn!(%error, "the line that says the server is ready could not be printed");
-    }
-    tracing::info!(%address, model, "ready");
 }
 
 async fn until_second_signal(signals: &mut Signals, stopping: impl Future<Output = ()>) -> Stopped {

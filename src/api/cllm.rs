@@ -83,8 +83,8 @@ fn plan(mut fields: Fields, defaults: Defaults) -> Result<Plan, ApiError> {
 
 async fn answer(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> {
     let max_tokens = plan.shared.max_tokens();
-    let sequences = api.start(plan, &call).await?;
-    let outcomes = whole(sequences, &call.log).await?;
+    let sequences = api.start(plan, &call).await.map_err(|error| api.blame(error, "prompt"))?;
+    let outcomes = whole(sequences, &call.log).await.map_err(|error| api.blame(error, "prompt"))?;
     let outcome = outcomes.first().ok_or_else(|| ApiError::internal("a plan without a sequence"))?;
     Ok(success(&answer_data(outcome, max_tokens, call.arrived.elapsed().as_secs_f64())))
 }
@@ -92,7 +92,8 @@ async fn answer(api: Api, plan: Plan, call: Call) -> Result<Response, ApiError> 
 async fn stream(api: Api, mut plan: Plan, call: Call) -> Result<Response, ApiError> {
     plan.want_positions();
     let sequences = api.start(plan, &call).await?;
-    stream::respond(sequences, TokenFrames::new(random_id()), 1, call.log).await
+    let response = stream::respond(sequences, TokenFrames::new(random_id()), 1, call.log).await;
+    response.map_err(|error| api.blame(error, "prompt"))
 }
 
 /// `seconds` from the request's arrival to the end of its answer.

@@ -1,9 +1,10 @@
 //! Reading a JSON object field by field: absent and `null` are the same, aliases are one field, a wrong type is the
-//! client's error with the field's name, and what nobody asked for is counted and ignored.
+//! client's error with the field's name, and what nobody asked for is ignored and can be listed.
 
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
+use strsim::damerau_levenshtein;
 
 use crate::http::error::ApiError;
 
@@ -11,12 +12,20 @@ use crate::http::error::ApiError;
 mod tests;
 
 /// Names of one field: its own first, then its aliases. The first one present wins.
-pub(crate) type Names<'a> = &'a [&'a str];
+pub(crate) type Names<'a> = &'a [&'static str];
+
+/// Most ignored fields that are named.
+const MOST_NAMED: usize = 8;
+
+/// Longest name of an ignored field that is shown whole, in characters.
+const LONGEST_NAME: usize = 40;
 
 /// A request body whose fields are taken out one after the other.
 #[derive(Debug)]
 pub(crate) struct Fields {
     fields: Map<String, Value>,
+    /// Every name that was asked for.
+    asked: Vec<&'static str>,
     /// Path of the object in the body, with a final dot; empty for the body itself.
     path: String,
 }
@@ -24,16 +33,17 @@ pub(crate) struct Fields {
 impl Fields {
     /// The fields of a body.
     pub(crate) fn of(body: Map<String, Value>) -> Self {
-        Self { fields: body, path: String::new() }
+        Self { fields: body, asked: Vec::new(), path: String::new() }
     }
 
     /// An object inside the body, at `path`.
     pub(crate) fn within(path: &str, fields: Map<String, Value>) -> Self {
-        Self { fields, path: format!("{path}.") }
+        Self { fields, asked: Vec::new(), path: format!("{path}.") }
     }
 
     /// Takes a field of any type out, with the name it was given under.
-    pub(crate) fn any<'a>(&mut self, names: Names<'a>) -> Option<(&'a str, Value)> {
+    pub(crate) fn any(&mut self, names: Names<'_>) -> Option<(&'static str, Value)> {
+        self.asked.extend_from_slice(names);
         let mut found = None;
         for &name in names {
             let value = self.fields.shift_remove(name).filter(|value| !value.is_null());
@@ -94,9 +104,26 @@ impl Fields {
         }
     }
 
-    /// How many fields nobody has taken.
-    pub(crate) fn unknown(&self) -> usize {
-        self.fields.len()
+    /// The names of the fields that nobody has taken, each with the name that was most likely meant; `None` without any.
+    /// At most [`MOST_NAMED`], and none longer than [`LONGEST_NAME`].
+    pub(crate) fn ignored(&self) -> Option<String> {
+        let mut named: Vec<String> = self.fields.keys().take(MOST_NAMED).map(|name| self.show_ignored(name)).collect();
+        if self.fields.len() > MOST_NAMED {
+            named.push(format!("and {} more", self.fields.len() - MOST_NAMED));
+        }
+        (!named.is_empty()).then(|| named.join(", "))
+    }
+
+    fn show_ignored(&self, name: &str) -> String {
+        if name.chars().nth(LONGEST_NAME).is_some() {
+            return format!("{}…", name.chars().take(LONGEST_NAME).collect::<String>());
+        }
+        let near = |known: &&str| damerau_levenshtein(name, known);
+        let nearest = self.asked.iter().copied().min_by_key(near);
+        match nearest.filter(|known| damerau_levenshtein(name, known) <= name.len() / 4) {
+            Some(known) => format!("{name} ({known}?)"),
+            None => name.to_owned(),
+        }
     }
 
     fn typed<T>(

@@ -41,17 +41,17 @@ pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError>
     call.body.done();
     let shared = plan.shared.clone();
     let logprobs = plan.requests.iter().any(|request| request.logprobs.is_some());
-    let sequences = api.start(plan, &call).await.map_err(|error| blame(error, "messages"))?;
+    let sequences = api.start(plan, &call).await.map_err(|error| api.blame(error, "messages"))?;
     let stamp = Stamp::new("chatcmpl", &api.app.settings.model_id).of_tier(shared.class.tier);
     match shared.delivery {
         Delivery::Whole => {
             let outcomes = whole(sequences, &call.log).await;
-            document(answer::chat(&stamp, outcomes.map_err(|error| blame(error, "messages"))?, logprobs))
+            document(answer::chat(&stamp, outcomes.map_err(|error| api.blame(error, "messages"))?, logprobs))
         }
         Delivery::Stream { include_usage } => {
             let chunks = ChatChunks::new(stamp, sequences.total(), include_usage, logprobs);
             let response = stream::respond(sequences, chunks, shared.choices, call.log).await;
-            response.map_err(|error| blame(error, "messages"))
+            response.map_err(|error| api.blame(error, "messages"))
         }
     }
 }
@@ -69,18 +69,18 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
         bos: api.app.system.model().and_then(|model| model.bos),
         echo: if request.echo { Some(api.echo(&request.plan).await?) } else { None },
     };
-    let sequences = api.begin(request.plan, permits, &call).await.map_err(|error| blame(error, "prompt"))?;
+    let sequences = api.begin(request.plan, permits, &call).await.map_err(|error| api.blame(error, "prompt"))?;
     let stamp = Stamp::new("cmpl", &api.app.settings.model_id).of_tier(shared.class.tier);
     match shared.delivery {
         Delivery::Whole => {
             let outcomes = whole(sequences, &call.log).await;
-            let outcomes = outcomes.map_err(|error| blame(error, "prompt"))?;
+            let outcomes = outcomes.map_err(|error| api.blame(error, "prompt"))?;
             document(answer::text(&stamp, &outcomes, shared.choices, &extras))
         }
         Delivery::Stream { include_usage } => {
             let chunks = TextChunks::new(stamp, sequences.total(), include_usage, extras);
             let response = stream::respond(sequences, chunks, shared.choices, call.log).await;
-            response.map_err(|error| blame(error, "prompt"))
+            response.map_err(|error| api.blame(error, "prompt"))
         }
     }
 }
@@ -125,6 +125,7 @@ impl Api {
 
     /// Checks the request and takes the permits of all its sequences.
     fn admit(&self, plan: &Plan, call: &Call) -> Result<Vec<Permit>, ApiError> {
+        call.log.ignored(plan.ignored.clone());
         self.check(plan)?;
         let (priority, count) = (plan.shared.class.priority, plan.requests.len() as u32);
         let patience = plan.patience().saturating_sub(call.arrived.elapsed());
@@ -134,9 +135,6 @@ impl Api {
 
     /// Starts every sequence under its permit.
     async fn begin(&self, plan: Plan, permits: Vec<Permit>, call: &Call) -> Result<Sequences<Generation>, ApiError> {
-        if plan.unknown_fields > 0 {
-            tracing::debug!(request_id = &*call.request_id, count = plan.unknown_fields, "unknown fields ignored");
-        }
         let choices = plan.shared.choices;
         let system = &self.app.system;
         let cache = cache_mode(&call.headers);
@@ -162,7 +160,17 @@ impl Api {
             return Ok(());
         }
         let counted = Counted::Exactly;
-        Err(blame(GenerateError::ContextLengthExceeded { prompt_tokens, counted, context_tokens }, "prompt"))
+        Err(self.blame(GenerateError::ContextLengthExceeded { prompt_tokens, counted, context_tokens }, "prompt"))
+    }
+
+    /// A prompt that does not fit is the fault of the field it came in, and the message says what would make room.
+    pub(super) fn blame(&self, error: impl Into<ApiError>, param: &str) -> ApiError {
+        let error = error.into();
+        if error.code() != "context_length_exceeded" {
+            return error;
+        }
+        let trained = self.app.system.model().filter(|model| model.n_ctx_train > model.n_ctx_seq);
+        error.or_param(param).with_room(trained.map(|model| model.n_ctx_train))
     }
 
     /// The text of each sequence's prompt; may ask the engine for each, so only under permits.
@@ -214,12 +222,6 @@ fn cache_mode(headers: &HeaderMap) -> CacheMode {
         CacheMode::Use if directive.eq_ignore_ascii_case("no-cache") => CacheMode::Refresh,
         mode => mode,
     })
-}
-
-/// A prompt that does not fit is the fault of the field it came in.
-fn blame(error: impl Into<ApiError>, param: &str) -> ApiError {
-    let error = error.into();
-    if error.code() == "context_length_exceeded" { error.or_param(param) } else { error }
 }
 
 /// The vocabulary knows the tokens it is asked about by another name.

@@ -72,8 +72,8 @@ pub(crate) struct Plan {
     pub(crate) requests: Vec<GenerateRequest>,
     /// Everything else that the request said.
     pub(crate) shared: Shared,
-    /// Fields that nobody knows.
-    pub(crate) unknown_fields: usize,
+    /// The names of fields that nobody knows, for the log.
+    pub(crate) ignored: Option<String>,
 }
 
 impl Shared {
@@ -118,7 +118,7 @@ impl Plan {
             return Err(ApiError::invalid("n".to_owned(), "invalid_value", message));
         }
         let requests = prompts.into_iter().flat_map(|prompt| shared.sequences(prompt)).collect();
-        Ok(Self { requests, shared, unknown_fields: fields.unknown() })
+        Ok(Self { requests, shared, ignored: fields.ignored() })
     }
 
     /// Asks for log-probabilities of every generated token.

@@ -64,6 +64,7 @@ pub(crate) fn check(fields: &mut Fields) -> Result<(), ApiError> {
             _ => {}
         }
     }
+    check_cache_prompt(fields)?;
     check_top_n_sigma(fields)?;
     check_modalities(fields)?;
     check_choice(fields, "tool_choice")?;
@@ -76,12 +77,20 @@ pub(crate) fn check(fields: &mut Fields) -> Result<(), ApiError> {
 }
 
 /// Without tools, `none` and `auto` come to the same.
-fn check_choice(fields: &mut Fields, field: &str) -> Result<(), ApiError> {
+fn check_choice(fields: &mut Fields, field: &'static str) -> Result<(), ApiError> {
     match fields.any(&[field]) {
         None => Ok(()),
         Some((_, Value::String(choice))) if choice == "none" || choice == "auto" => Ok(()),
         Some((name, Value::String(_) | Value::Object(_))) => Err(unsupported(name, " other than none and auto")),
         Some((name, other)) => Err(wrong_type(name, "a string or an object", &other)),
+    }
+}
+
+/// llama.cpp's way to have a prompt computed anew; here prefixes are always reused.
+fn check_cache_prompt(fields: &mut Fields) -> Result<(), ApiError> {
+    match fields.boolean(&["cache_prompt"])? {
+        Some(false) => Err(unsupported("cache_prompt", " = false")),
+        _ => Ok(()),
     }
 }
 

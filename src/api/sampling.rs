@@ -90,13 +90,13 @@ fn set<T>(place: &mut T, value: Option<T>) {
 }
 
 /// A count of which 0 and (as vLLM writes it) -1 mean "all".
-fn count(fields: &mut Fields, name: &str) -> Result<Option<u32>, ApiError> {
+fn count(fields: &mut Fields, name: &'static str) -> Result<Option<u32>, ApiError> {
     let count = fields.integer(&[name], -1..=MAX_COUNT)?;
     Ok(count.map(|count| count.max(0) as u32))
 }
 
 /// A number of recent tokens; -1 is all of them.
-fn window(fields: &mut Fields, name: &str) -> Result<Option<i32>, ApiError> {
+fn window(fields: &mut Fields, name: &'static str) -> Result<Option<i32>, ApiError> {
     Ok(fields.integer(&[name], -1..=MAX_COUNT)?.map(|window| window as i32))
 }
 

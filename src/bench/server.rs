@@ -1,5 +1,6 @@
 //! One server under measurement: its address, its keep-alive connections, and requests over them.
 
+use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,10 @@ use super::sse::SseReader;
 
 /// Longest wait for facts about a server and for a probe.
 const FACT_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for a server that loads its model.
+const LOAD_DEADLINE: Duration = Duration::from_secs(120);
+/// Between two looks at such a server.
+const READY_POLL: Duration = Duration::from_millis(500);
 /// Longest answer that is read in one piece.
 const MAX_DOCUMENT_BYTES: usize = 64 << 20;
 
@@ -92,8 +97,32 @@ impl Server {
             idle: Mutex::default(),
             url: url.clone(),
         };
+        server.wait_until_ready().await?;
         server.learn().await?;
         Ok(server)
+    }
+
+    /// A cLLM that loads its model says so at `/readyz`; other servers have no such thing, and are not waited for.
+    async fn wait_until_ready(&self) -> Result<(), BenchError> {
+        let is_ready = async || match self.get("/readyz").await {
+            Ok((status, _)) => status != StatusCode::SERVICE_UNAVAILABLE,
+            // Whoever asks next says why.
+            Err(_) => true,
+        };
+        if is_ready().await {
+            return Ok(());
+        }
+        let limit_s = LOAD_DEADLINE.as_secs();
+        // Nobody misses a line that cannot be written.
+        let _ = writeln!(io::stderr().lock(), "{} is not ready: waiting for up to {limit_s} s", self.url);
+        let ready = async {
+            while !is_ready().await {
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        let waited = tokio::time::timeout(LOAD_DEADLINE, ready).await;
+        let reason = || format!("`/readyz` says 503, for {limit_s} s");
+        waited.map_err(|_| BenchError::Unreachable { url: self.url.clone(), reason: reason() })
     }
 
     async fn learn(&mut self) -> Result<(), BenchError> {

@@ -25,6 +25,8 @@ pub struct Sources {
     pub environment: Vec<(OsString, OsString)>,
     /// Flags, in their order.
     pub flags: Vec<Flag>,
+    /// GGUF file to serve when none of these names one and the engine needs one.
+    pub default_model: Option<String>,
 }
 
 /// A configuration file.
@@ -53,7 +55,7 @@ impl Sources {
         let environment: Vec<_> = std::env::vars_os().collect();
         let named = || environment.iter().find(|(name, _)| name == FILE_VARIABLE);
         let path = path.or_else(|| named().map(|(_, value)| value.to_string_lossy().into_owned()));
-        Self { file: path.filter(|path| !path.is_empty()).map(File::read), environment, flags }
+        Self { file: path.filter(|path| !path.is_empty()).map(File::read), environment, flags, default_model: None }
     }
 }
 

@@ -18,6 +18,7 @@ fn sources(text: &str, variables: &[(&str, &str)], set: &[&str]) -> Sources {
         file: file(text),
         environment: variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         flags: set.iter().map(|argument| Flag::set(argument)).collect(),
+        default_model: None,
     }
 }
 

@@ -189,6 +189,17 @@ impl ApiError {
         self
     }
 
+    /// Says which key of the configuration sets how much the context holds, and what the model was trained with where
+    /// that is more.
+    pub fn with_room(mut self, trained_tokens: Option<u32>) -> Self {
+        self.0.message += " (`model.max_context_length` of the server";
+        if let Some(tokens) = trained_tokens {
+            self.0.message += &format!("; the model was trained with {tokens}");
+        }
+        self.0.message.push(')');
+        self
+    }
+
     fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self

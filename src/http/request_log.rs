@@ -1,4 +1,4 @@
-//! One info line per request, written when its response is finished or given up.
+//! One info line per request (of a probe a debug line), written when its response is finished or given up.
 //!
 //! Handlers fill in what they know through a [`RequestLog`]; the envelope owns the [`LogLine`] and writes it.
 
@@ -45,6 +45,7 @@ struct Facts {
     error: Option<ApiError>,
     cost: Option<Cost>,
     cache: Option<CacheOutcome>,
+    ignored: Option<String>,
 }
 
 /// Tells what a request has cost so far.
@@ -75,6 +76,11 @@ impl RequestLog {
     /// Where the answer comes from. Known before its head goes out, which says so too.
     pub fn cached(&self, outcome: Option<CacheOutcome>) {
         self.facts().cache = outcome;
+    }
+
+    /// Names of fields of the body that nobody reads; bounded by the caller.
+    pub fn ignored(&self, names: Option<String>) {
+        self.facts().ignored = names;
     }
 
     /// What [`RequestLog::cached`] was told.
@@ -147,17 +153,25 @@ impl Drop for LogLine {
         {
             tracing::error!(request_id = &*self.request_id, code = error.code(), detail, "request failed inside");
         }
+        let (status, outcome) = (self.status.map_or(0, |status| status.as_u16()), self.outcome(&facts).as_str());
+        let duration_ms = milliseconds(self.arrived.elapsed());
+        if is_probe(&self.path) {
+            let (request_id, path) = (&*self.request_id, self.path.as_str());
+            tracing::debug!(request_id, path, status, duration_ms, outcome, "request finished");
+            return;
+        }
         let (usage, timings) = facts.cost.as_ref().map(|cost| cost()).unzip();
         tracing::info!(
             request_id = &*self.request_id,
             method = self.method.as_str(),
             path = self.path,
-            status = self.status.map_or(0, |status| status.as_u16()),
-            duration_ms = milliseconds(self.arrived.elapsed()),
-            outcome = self.outcome(&facts).as_str(),
+            status,
+            duration_ms,
+            outcome,
             tenant = facts.tenant.as_ref().map(Tenant::as_str),
             code = facts.error.as_ref().map(ApiError::code),
             cache = facts.cache.map(CacheOutcome::as_str),
+            ignored = facts.ignored.as_deref(),
             prompt_tokens = usage.map(|usage| usage.prompt_tokens),
             cached_tokens = usage.map(|usage| usage.cached_tokens),
             completion_tokens = usage.map(|usage| usage.completion_tokens),
@@ -167,6 +181,11 @@ impl Drop for LogLine {
             "request finished"
         );
     }
+}
+
+/// Asked every few seconds by those who watch the server, and no news.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/health")
 }
 
 /// Milliseconds to one decimal: what a log line can bear.

@@ -36,7 +36,7 @@ export function build() {
 }
 
 function empty() {
-  return element("p", "hint empty", "Kill an actor in the middle of an answer: the answer goes on.");
+  return element("p", "hint empty", "Kill an actor in the middle of an answer: the answer goes on. Killing needs an admin key (server.admin_keys): give it with the button “Key”, then click on an actor.");
 }
 
 async function send() {

@@ -43,6 +43,14 @@ export function count(value) {
   return value >= 100 || Number.isInteger(value) ? String(Math.round(value)) : value.toFixed(1);
 }
 
+export function bytes(value) {
+  if (value < 1024) return `${value} B`;
+  const units = ["KiB", "MiB", "GiB"];
+  const power = Math.min(Math.floor(Math.log2(value) / 10), units.length);
+  const amount = value / 1024 ** power;
+  return `${amount.toFixed(amount < 10 ? 1 : 0)} ${units[power - 1]}`;
+}
+
 export function clock(unixMs) {
   return new Date(unixMs).toLocaleTimeString([], { hour12: false });
 }
@@ -57,13 +65,14 @@ export function isSession(path) {
 }
 
 const SUMMARIES = {
-  scheduler: ({ running, waiting, step_tokens: step }) => [`${running} running`, `${waiting} waiting`, step && `${step} tokens a step`],
+  scheduler: ({ running, waiting, step_tokens: step }) => [`${running} running`, `${waiting} waiting`, step && `${step} tokens/step`],
   "kv-cache": ({ entries, retained_tokens: tokens }) => [`${entries} prefixes`, `${count(tokens)} tokens kept`],
   backend: ({ engine, pid, step_us: step, cells_used: used, n_ctx: all }) => [
-    pid ? `${engine} ${pid}` : engine,
-    step && `${micros(step)} a step`,
-    all && `${count(used)} of ${count(all)} cells`,
+    pid ? `pid ${pid}` : engine,
+    step && `${micros(step)}/step`,
+    all && `${count(used)}/${count(all)} cells`,
   ],
+  "response-cache": ({ entries, bytes: size, hits }) => [`${count(entries)} answers`, entries > 0 && bytes(size), hits > 0 && `${count(hits)} hits`],
   http: ({ connections, listening }) => [`${connections} connections`, listening === false && "not listening"],
   sessions: ({ open }) => [`${open} open`],
   session: ({ phase, emitted_tokens: emitted, resumed }) => [phase, `${emitted} tokens`, resumed && `resumed ${resumed}×`],

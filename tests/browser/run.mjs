@@ -37,6 +37,20 @@ const checks = {
     }
   },
 
+  async "at 1280 pixels what the actors say of themselves is not cut"({ open }) {
+    const page = await open({ viewport: { width: 1280, height: 800 } });
+    await limit(page, 40);
+    await ask(page, "Hello");
+    await page.locator("#chat-status", { hasText: /^40 tokens · / }).waitFor();
+    for (const name of ["backend-0", "kv-cache-0", "scheduler-0", "response-cache"]) {
+      const cell = page.locator(`#tree-body tr[data-path$="/${name}"] td.name`);
+      await cell.locator(".own-state", { hasText: /\d/ }).waitFor();
+      const text = await cell.textContent();
+      assert.ok(await cell.evaluate((node) => node.scrollWidth <= node.clientWidth), `cut: ${text}`);
+      assert.doesNotMatch(text, /entries|bytes|null|undefined|NaN/);
+    }
+  },
+
   async "a chat streams and shows its timings, and can be stopped"({ open }) {
     const page = await open({});
     await limit(page, 20);

@@ -189,6 +189,33 @@ async fn wrong_options_end_with_2_and_a_server_that_is_not_there_with_1() {
 }
 
 #[tokio::test]
+async fn a_server_that_loads_its_model_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    // It loads for two questions, and can do nothing else.
+    let asked = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        loop {
+            let (mut socket, _) = listener.accept().await.expect("it listens");
+            let Some(request) = read_request(&mut socket).await else { continue };
+            let path = String::from_utf8_lossy(&request).split(' ').nth(1).unwrap_or_default().to_owned();
+            let status = if asked.len() < 2 { "503 Service Unavailable" } else { "404 Not Found" };
+            asked.push(path);
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = socket.write_all(head.as_bytes()).await;
+            if asked.len() == 4 {
+                return asked;
+            }
+        }
+    });
+    let (output, _) = bench("loading", &url, &["--scenario", "throughput", "--rounds", "1", "--requests", "1"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&format!("{url} is not ready: waiting")), "{said}");
+    let asked = soon("four questions", asked).await.expect("no panic");
+    assert_eq!(asked, ["/readyz", "/readyz", "/readyz", "/v1/models"]);
+}
+
+#[tokio::test]
 async fn the_burner_ends_with_whoever_started_it() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cllm"));
     let mut burner = command.arg("burn-one-core").stdin(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");

@@ -100,3 +100,23 @@ async fn the_choices_of_a_whole_answer_share_their_prompt() {
     let line = line(&server).await;
     assert_eq!(assert_billed(&line, "completed"), 21);
 }
+
+#[tokio::test]
+async fn fields_that_nobody_reads_are_named_and_cannot_forge_a_line() {
+    let server = Server::start(&[]).await;
+    server.post(PATH, text_body("a", json!({ "temprature": 0.5, "user\nforged": "secret" }))).await.ok();
+    let line = server.log_line(&["request finished", PATH]).await;
+    assert!(line.contains(r#"ignored="temprature (temperature?), user\nforged""#), "{line}");
+    assert!(!line.contains("secret"), "{line}");
+}
+
+#[tokio::test]
+async fn probes_and_starts_are_no_news() {
+    let server = Server::start(&[]).await;
+    for path in ["/livez", "/readyz", "/v1/models"] {
+        assert_eq!(server.get(path).await.status, 200);
+    }
+    server.log_line(&["request finished", "/v1/models"]).await;
+    let log = server.log();
+    assert!(!log.contains("/livez") && !log.contains("/readyz") && !log.contains("actor started"), "{log}");
+}

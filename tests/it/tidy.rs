@@ -88,6 +88,13 @@ fn every_code_of_an_error_stands_in_the_readme() {
     assert_none(told.filter(|code| !table.contains(&format!("`{code}`"))).collect());
 }
 
+#[test]
+fn the_readme_embeds_with_a_program_that_compiles() {
+    let readme = include_str!("../../README.md");
+    let (_, program) = include_str!("../../examples/embed_shortest.rs").split_once("\n\n").expect("it has a head");
+    assert!(readme.contains(&format!("```rust\n{program}```\n")), "README.md does not show examples/embed_shortest.rs");
+}
+
 /// The codes in the calls that make an error: the words with an underscore among their arguments.
 fn error_codes(text: &str) -> Vec<String> {
     let makers = ["ApiError::invalid(", "Self::invalid(", "ApiError::conflict(", "Self::unavailable(", "Self::new("];

@@ -87,22 +87,25 @@ pub(crate) fn publish(
     registry: &ActorRegistry,
     events: &broadcast::Sender<SupervisionEventRecord>,
 ) {
-    log(&record.path, record.kind, record.epoch, record.cause.as_deref().unwrap_or_default());
+    log(&record.path, record.kind, record.epoch, record.cause.as_deref());
     registry.note(&record);
     // Nobody listening is no fault.
     let _ = events.send(record);
 }
 
-fn log(path: &str, kind: EventKind, epoch: Epoch, cause: &str) {
+/// What goes as planned is for whoever debugs: a start, and a stop without a cause.
+fn log(path: &str, kind: EventKind, epoch: Epoch, cause: Option<&str>) {
     match kind {
-        EventKind::Started => tracing::info!(actor = path, epoch, "actor started"),
+        EventKind::Started => tracing::debug!(actor = path, epoch, "actor started"),
         EventKind::Restarted => tracing::info!(actor = path, epoch, "actor restarted"),
         EventKind::StartFailed => tracing::warn!(actor = path, epoch, cause, "actor failed to start"),
-        EventKind::FirstStartFailed => tracing::error!(actor = path, epoch, cause, "actor failed its first start"),
+        // Its supervisor ends over it and whoever started that is told the cause: theirs to report.
+        EventKind::FirstStartFailed => tracing::debug!(actor = path, epoch, cause, "actor failed its first start"),
         EventKind::Exited => tracing::warn!(actor = path, epoch, cause, "actor exited"),
         EventKind::RestartScheduled { delay } => {
             tracing::info!(actor = path, epoch, delay_ms = delay.as_millis() as u64, "actor restart scheduled");
         }
+        EventKind::Stopped if cause.is_none() => tracing::debug!(actor = path, epoch, "actor stopped"),
         EventKind::Stopped => tracing::info!(actor = path, epoch, cause, "actor stopped"),
         EventKind::Zombie => tracing::error!(actor = path, epoch, cause, "actor cannot be stopped"),
         EventKind::GaveUp => tracing::error!(actor = path, epoch, cause, "too many restarts"),

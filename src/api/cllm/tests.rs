@@ -93,3 +93,12 @@ fn the_quantization_is_read_off_the_description() {
     assert_eq!(info::quantization("qwen3 0.6B Q4_K - Medium")["type"], "Q4_K - Medium");
     assert_eq!(info::quantization("llama 135M F16"), json!({ "enabled": false, "type": null }));
 }
+
+#[test]
+fn the_readme_has_every_endpoint() {
+    let readme = include_str!("../../../README.md");
+    let table = readme.split("\n## Endpoints\n").nth(1).and_then(|rest| rest.split("\nSampling:").next()).unwrap();
+    for (_, path, _) in info::ENDPOINTS {
+        assert!(table.contains(&format!("`{path}`")), "{path}");
+    }
+}

@@ -16,14 +16,14 @@ fn message(error: ApiError) -> String {
 fn null_is_the_same_as_absent() {
     let mut fields = fields(json!({ "a": null }));
     assert_eq!(fields.boolean(&["a"]).unwrap(), None);
-    assert_eq!(fields.unknown(), 0);
+    assert_eq!(fields.ignored(), None);
 }
 
 #[test]
 fn the_own_name_wins_over_an_alias_and_both_are_known() {
     let mut fields = fields(json!({ "alias": 1.5, "own": 0.5 }));
     assert_eq!(fields.float(&["own", "alias"]).unwrap(), Some(0.5));
-    assert_eq!(fields.unknown(), 0);
+    assert_eq!(fields.ignored(), None);
 }
 
 #[test]
@@ -69,4 +69,21 @@ fn a_field_inside_an_object_is_named_by_its_path() {
 #[test]
 fn a_missing_field_is_named() {
     assert_eq!(missing("prompt").param(), Some("prompt"));
+}
+
+#[test]
+fn an_ignored_field_is_named_with_the_one_that_was_meant() {
+    let mut fields = fields(json!({ "temprature": 0, "max_token": 5, "user": "x", "seed": 1 }));
+    fields.float(&["temperature"]).unwrap();
+    fields.any(&["max_completion_tokens", "max_tokens"]);
+    fields.any(&["seed"]);
+    assert_eq!(fields.ignored().as_deref(), Some("temprature (temperature?), max_token (max_tokens?), user"));
+}
+
+#[test]
+fn names_of_ignored_fields_are_bounded_in_number_and_length() {
+    let many: Map<String, Value> = (0..100).map(|n| (format!("{n}{}", "ä".repeat(1000)), Value::Null)).collect();
+    let ignored = Fields::of(many).ignored().unwrap();
+    assert!(ignored.ends_with("…, and 92 more"), "{ignored}");
+    assert!(ignored.chars().count() < 400, "{ignored}");
 }

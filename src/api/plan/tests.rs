@@ -130,8 +130,9 @@ fn usage_is_only_streamed_on_request() {
 }
 
 #[test]
-fn unknown_fields_are_counted_and_ignored() {
-    assert_eq!(plan(&["a"], json!({ "user": "x", "metadata": {} })).unwrap().unknown_fields, 2);
+fn unknown_fields_are_ignored_and_named() {
+    let plan = plan(&["a"], json!({ "user": "x", "temprature": 0 })).unwrap();
+    assert_eq!(plan.ignored.as_deref(), Some("user, temprature (temperature?)"));
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn what_would_change_the_answer_is_refused_and_not_ignored() {
         ("dynatemp_range", json!(0.5)),
         ("top_n_sigma", json!(1.5)),
         ("n_probs", json!(3)),
+        ("cache_prompt", json!(false)),
         ("lora", json!([{ "id": 0, "scale": 0.5 }])),
     ] {
         let error = check_body(json!({ field: value })).unwrap_err();
@@ -60,6 +61,7 @@ fn what_asks_for_nothing_is_accepted() {
         "include_stop_str_in_output": false, "continue_final_message": false, "truncate_prompt_tokens": null,
         "chat_template": "", "prompt_logprobs": null, "mirostat": 0, "mirostat_tau": 5, "mirostat_eta": 0.1,
         "dynatemp_range": 0.0, "dynatemp_exponent": 1, "top_n_sigma": -1, "n_probs": 0, "lora": [],
+        "cache_prompt": true,
     }))
     .unwrap();
 }

@@ -36,6 +36,19 @@ fn every_value_is_shown_with_its_source() {
 }
 
 #[test]
+fn the_default_model_is_served_only_where_nothing_else_names_one() {
+    let served = |text: &str, variables: &[(&str, &str)], set: &[&str]| {
+        let sources = Sources { default_model: Some("default.gguf".to_owned()), ..sources(text, variables, set) };
+        load(&sources, Purpose::Serve).unwrap().config.model.path
+    };
+    assert_eq!(served("", &[], &[]), Some("default.gguf".into()));
+    assert_eq!(served("model: {path: mine.gguf}", &[], &[]), Some("mine.gguf".into()));
+    assert_eq!(served("", &[("CLLM_MODEL__PATH", "mine.gguf")], &[]), Some("mine.gguf".into()));
+    assert_eq!(served("", &[], &["model.path=mine.gguf"]), Some("mine.gguf".into()));
+    assert_eq!(served("backend: {engine: fake}", &[], &[]), None);
+}
+
+#[test]
 fn text_values_become_the_types_of_their_keys() {
     let variables = [
         ("CLLM_BACKEND__LLAMA_CPP__TENSOR_SPLIT", "[3, 1.5]"),

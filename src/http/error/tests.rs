@@ -15,7 +15,7 @@ fn context_overflow_names_both_numbers_under_the_code_agents_look_for() {
         ApiError::from(GenerateError::ContextLengthExceeded { prompt_tokens: 900, counted, context_tokens: 512 });
     assert_eq!(error.status(), 400);
     assert_eq!(
-        error.or_param("messages").body(ErrorShape::OpenAi),
+        error.clone().or_param("messages").body(ErrorShape::OpenAi),
         json!({"error": {
             "message": "the prompt has 900 tokens, the context holds 512",
             "type": "invalid_request_error",
@@ -24,6 +24,11 @@ fn context_overflow_names_both_numbers_under_the_code_agents_look_for() {
             "n_prompt_tokens": 900,
             "n_ctx": 512,
         }})
+    );
+    assert_eq!(
+        error.with_room(Some(8192)).message(),
+        "the prompt has 900 tokens, the context holds 512 (`model.max_context_length` of the server; the model was \
+         trained with 8192)"
     );
 }
 

@@ -26,6 +26,10 @@ const CAPACITY: usize = LOOP_CAPACITY;
 /// Longest line of the child's log that is read, in bytes; the rest of a longer one is left out.
 const LINE_BYTES: u64 = 16 << 10;
 
+/// The child's name in a list of processes.
+#[cfg(unix)]
+const NAME: &str = "cllm-engine";
+
 /// Lines of the child's log that are kept for the cause of its death.
 const KEPT_LINES: usize = 4;
 
@@ -125,7 +129,11 @@ fn spawn(options: &ProcessOptions) -> std::io::Result<Child> {
         command.env("GOMP_SPINCOUNT", spin.to_string());
     }
     #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    {
+        use std::os::unix::process::CommandExt;
+        // What `ps` shows; else that would be `/proc/self/exe`.
+        command.process_group(0).arg0(NAME);
+    }
     command.spawn()
 }
 

@@ -98,11 +98,18 @@ fn without_origin(line: &str) -> &str {
 /// llama.cpp's information is a hundred lines per load: ours to debug with, not the operator's.
 fn emit(level: sys::ggml_log_level, line: &str) {
     match level {
+        sys::GGML_LOG_LEVEL_WARN if is_about_all_sequences(line) => tracing::debug!(target: "llama.cpp", "{line}"),
         sys::GGML_LOG_LEVEL_ERROR => tracing::error!(target: "llama.cpp", "{line}"),
         sys::GGML_LOG_LEVEL_WARN => tracing::warn!(target: "llama.cpp", "{line}"),
         sys::GGML_LOG_LEVEL_INFO => tracing::debug!(target: "llama.cpp", "{line}"),
         _ => tracing::trace!(target: "llama.cpp", "{line}"),
     }
+}
+
+/// The KV buffer is unified: what llama.cpp takes for the context of one sequence is that of all. A request is held to
+/// less, and `report` in `llama.rs` warns if that is over what the model was trained with.
+fn is_about_all_sequences(line: &str) -> bool {
+    line.contains("n_ctx_seq (") && line.ends_with("possible training context overflow")
 }
 
 /// The last words of a process that ggml is about to abort. Standard error, because a log writer may buffer.
@@ -123,6 +130,14 @@ mod tests {
         let finished = lines.append(sys::GGML_LOG_LEVEL_CONT, " of 2\n\nnext");
         assert_eq!(finished, [(sys::GGML_LOG_LEVEL_INFO, "load: 1 of 2".to_owned())]);
         assert_eq!(lines.append(sys::GGML_LOG_LEVEL_CONT, "\n"), [(sys::GGML_LOG_LEVEL_INFO, "next".to_owned())]);
+    }
+
+    #[test]
+    fn only_the_warning_about_the_whole_buffer_is_lowered() {
+        let line = "llama_context: n_ctx_seq (32768) > n_ctx_train (8192) -- possible training context overflow";
+        assert!(is_about_all_sequences(line));
+        let other = "llama_context: n_ctx_seq (2048) < n_ctx_train (8192) -- the full capacity will not be utilized";
+        assert!(!is_about_all_sequences(other));
     }
 
     #[test]
