@@ -163,7 +163,7 @@ pub enum Placement {
 }
 
 /// A step always has room for so many prompt tokens beside the decoding sequences.
-pub const MIN_PREFILL_TOKENS: u32 = 8;
+pub const MIN_PREFILL_TOKENS: u32 = 4;
 
 /// At most so many times [`Limits::mixed_prefill_tokens`] go into a step when more prompts are read than streams run.
 pub const MOST_PREFILL_SHARES: u32 = 4;

@@ -7,7 +7,7 @@
 //!
 //! The prediction is linear: what the decode rows take by themselves, plus a cost for each prompt token. Both are medians
 //! of a few recent steps, so that single slow ones (a busy neighbour, a page fault) count for nothing; what is three
-//! times as slow or fast as predicted twice in a row is believed at once. The engine carries at least 8 prompt tokens
+//! times as slow or fast as predicted twice in a row is believed at once. The engine carries at least 4 prompt tokens
 //! whatever is said here, and up to four times as many where several prompts are read for each running stream.
 //!
 //! How many sequences run at once is not tuned: fewer of them would be less throughput.

@@ -37,7 +37,7 @@ pub struct SystemArgs {
     pub tenant_quota: Option<u32>,
     /// Whether the size of a step follows from measured times. Default: it does.
     pub tuner: TunerMode,
-    /// Most tokens in a step, decode and prefill together, while it does not; at least 8 prompt tokens fit always.
+    /// Most tokens in a step, decode and prefill together, while it does not; at least 4 prompt tokens fit always.
     /// Default 256.
     pub step_tokens: u32,
     /// The time under which a step is kept that carries prompt tokens beside running streams, if the size is tuned.

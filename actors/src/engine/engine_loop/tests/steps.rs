@@ -79,8 +79,8 @@ fn a_short_prompt_of_a_better_class_has_its_first_token_after_one_step_and_a_lon
 }
 
 #[test]
-fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_eight_tokens() {
-    for (mixed_prefill_tokens, most) in [(40, 40), (3, 8)] {
+fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_four_tokens() {
+    for (mixed_prefill_tokens, most) in [(40, 40), (3, 4)] {
         let mut engine = Engine::new(FakeSpec::default());
         engine.apply(EngineCommand::SetLimits(Limits {
             step_tokens: 200,
