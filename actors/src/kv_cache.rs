@@ -104,7 +104,8 @@ pub struct KvCacheArgs {
 pub struct RetainBudget {
     /// Most retained sequences.
     pub entries: u32,
-    /// Most memory of their KV in bytes; `None`: half of the context's cells.
+    /// Most memory of their KV in bytes, what several hold counted once in one pool of cells, for each in a split context;
+    /// `None`: half of the context's cells.
     pub bytes: Option<u64>,
 }
 
@@ -130,7 +131,10 @@ impl KvCache {
         let entries = args.budget.entries as usize;
         // An engine that moves them out of its cells can keep all: they slow nobody.
         let cheap = if model.info.parked_limit == u32::MAX { CHEAP_ENTRIES } else { entries };
-        let budget = Budget { entries, tokens: tokens as usize, cheap };
+        let shared_once = model.info.streams.is_none();
+        // What the engine is to hold as bytes is longer than its tokens alone, by a little.
+        let tokens = if shared_once { tokens } else { tokens - tokens / 50 };
+        let budget = Budget { entries, tokens: tokens as usize, shared_once, cheap };
         let shown = &args.wiring.boards.kv_cache;
         shown.set(board::CELLS, model.info.n_ctx.into());
         shown.set(board::BUDGET_ENTRIES, args.budget.entries.into());

@@ -90,6 +90,7 @@ pub(super) fn publish_model(args: &BackendArgs, info: ModelInfo) -> Result<(), A
         model = info.name,
         description = info.description,
         n_ctx = info.n_ctx,
+        buffers = info.streams.unwrap_or(1),
         n_ctx_seq = info.n_ctx_seq,
         n_seq_max = info.n_seq_max,
         n_batch = info.n_batch,

@@ -32,6 +32,10 @@ use crate::engine::store::Store;
 /// How long a step that freed a place waits for the request that takes it.
 const PLACE_WAIT: Duration = Duration::from_millis(1);
 
+/// An idle loop that is given work looks out for more as long as something comes within [`PLACE_WAIT`], and no longer than
+/// this: those that arrive together are read together, and not beside the first one.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// How often an idle loop looks whether a KV file is written.
 const WRITER_WAIT: Duration = Duration::from_millis(20);
 
@@ -56,6 +60,8 @@ pub(crate) struct EngineLoop<M, E> {
     announced: Vec<RequestId>,
     cells: Cells,
     place_freed: bool,
+    /// Of KV that is being copied from ordinary memory into cells.
+    bytes_on_the_way: u64,
     store: Option<Store>,
     /// Checked requests that wait for a KV file, or for one that does, in the order in which they came.
     waiting: Vec<Admit>,
@@ -105,6 +111,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             announced: Vec::with_capacity(n_seq_max),
             cells: Cells::Enough,
             place_freed: false,
+            bytes_on_the_way: 0,
             store: None,
             waiting: Vec::new(),
             busy_bytes: files::BUSY_BYTES,
@@ -155,7 +162,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn wait_for_command(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         let waiting = std::mem::take(&mut self.place_freed) && self.limits.waiting == Waiting::Somebody;
         if !self.has_work() {
-            return self.idle(commands);
+            return match self.idle(commands) {
+                Flow::Continue if self.has_work() => self.gather(commands),
+                flow => flow,
+            };
         }
         if !waiting {
             return Flow::Continue;
@@ -165,6 +175,22 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             Err(RecvTimeoutError::Timeout) => Flow::Continue,
             Err(RecvTimeoutError::Disconnected) => Flow::Stop,
         }
+    }
+
+    fn gather(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
+        let begun = Instant::now();
+        while begun.elapsed() < GATHER {
+            match commands.recv_timeout(PLACE_WAIT) {
+                Ok(command) => {
+                    if let Flow::Stop = self.apply(command) {
+                        return Flow::Stop;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return Flow::Stop,
+            }
+        }
+        Flow::Continue
     }
 
     fn idle(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
@@ -357,7 +383,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// Out of cells although nothing parked can be moved: halves the prefill, then holds back the lowest rank, and says how many cells are missing.
     fn shrink_plan(&mut self) {
         let needed = self.batch.len() as u32;
-        for sequence in self.plan.shrink(&self.slots) {
+        let is_split = self.model.info().streams.is_some();
+        let without_buffer = if is_split { self.plan.drop_empty(&self.slots) } else { None };
+        let held = without_buffer.map_or_else(|| self.plan.shrink(&self.slots), |sequence| vec![sequence]);
+        for sequence in held {
             if let Some(run) = self.slots[sequence].run.as_mut() {
                 run.held = true;
             }

@@ -39,7 +39,8 @@ pub trait Model {
     /// Fills an empty sequence with a state of so many tokens. False: not possible, it is empty.
     fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool;
 
-    /// Copies the KV of the first `tokens` tokens of `from` into the empty sequence `to`. False: not possible, `to` is empty.
+    /// Copies the KV of the first `tokens` tokens of `from` into the empty sequence `to`. False: not possible, as always in
+    /// a split context, and `to` is empty.
     fn copy(&mut self, from: SequenceId, to: SequenceId, tokens: u32) -> bool;
 }
 

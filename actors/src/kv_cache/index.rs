@@ -29,6 +29,7 @@ pub struct PrefixIndex {
     /// KV files, by their numbers.
     files: RadixTree,
     sequences: Vec<Sequence>,
+    shared_once: bool,
     retention: Retention,
 }
 
@@ -96,6 +97,7 @@ impl PrefixIndex {
             tree: RadixTree::default(),
             files: RadixTree::default(),
             sequences,
+            shared_once: budget.shared_once,
             retention: Retention::new(budget),
         }
     }
@@ -188,15 +190,17 @@ impl PrefixIndex {
         let mut evicted = Vec::new();
         while freed < cells {
             let Some(sequence) = self.least_worth(|_| true) else { break };
-            freed += self.tree.own_tokens(sequence);
+            freed += if self.shared_once { self.tree.own_tokens(sequence) } else { self.tree.len(sequence) };
             evicted.push(self.evict(sequence));
         }
         evicted
     }
 
-    /// Retained sequences and the tokens in them, a prefix that several share counted once.
+    /// Retained sequences and the tokens in them, a prefix that several share counted as the budget says.
     pub fn retained(&self) -> (usize, usize) {
-        (self.retained_sequences().count(), self.tree.retained_tokens())
+        let whole = || self.retained_sequences().map(|sequence| self.tree.len(sequence)).sum();
+        let tokens = if self.shared_once { self.tree.retained_tokens() } else { whole() };
+        (self.retained_sequences().count(), tokens)
     }
 
     /// A sequence that is filled from a file, if one has much more of the request's tokens than the context.

@@ -1,7 +1,7 @@
 //! What a retained prefix is worth, and which goes first. Pure.
 //!
-//! What a request leaves behind is worth what it would cost to compute again. Where retained prefixes stay in the cells
-//! of a unified buffer they slow every step, and short ones that nobody came back to are kept only for a few requests. The others go by GreedyDual (Young,
+//! What a request leaves behind is worth what it would cost to compute again. Where retained prefixes stay in a pool
+//! of cells they slow every step, and short ones that nobody came back to are kept only for a few requests. The others go by GreedyDual (Young,
 //! 1994): each use sets a prefix's worth to the worth of the last one evicted plus its weight, so that a prefix which was
 //! wanted again outlives several generations of those that were not, and one that nobody wants any more goes in the end.
 
@@ -19,8 +19,10 @@ const PROVEN_WEIGHT: u64 = 4;
 pub struct Budget {
     /// Most retained sequences.
     pub entries: usize,
-    /// Most tokens in them, a prefix that several share counted once.
+    /// Most tokens in them.
     pub tokens: usize,
+    /// Whether a prefix that several hold counts once: in one pool of cells it takes its room once.
+    pub shared_once: bool,
     /// Most of them that are cheap to compute again: short, and nobody came back to them.
     pub cheap: usize,
 }

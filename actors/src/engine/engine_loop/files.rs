@@ -107,6 +107,11 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             Restored::Whole if whole || self.model.truncate(admit.sequence, kept as u32) => kept,
             // It is computed as soon as there are cells.
             Restored::Whole | Restored::NoRoom => 0,
+            // Of a time with longer contexts, which may come again.
+            Restored::TooLong => {
+                self.tell_gone(file);
+                0
+            }
             Restored::Never => {
                 tracing::warn!(file, tokens = tokens.len(), "kv file removed: its state is refused");
                 if let Some(store) = self.store.as_mut() {

@@ -1,13 +1,18 @@
 //! Where the KV of idle sequences is: in cells, or as bytes in ordinary memory.
 //!
-//! Attention on the CPU walks over the cells of every sequence, masked ones included, so prefixes parked in the buffer
-//! slow each step of those that run. Bytes outside of it cost nothing, and bringing them back is a copy. What is moved
-//! is decided here alone: for the actors an idle sequence has its tokens, wherever their KV is.
+//! In one pool of cells, attention on the CPU walks over those of every sequence, masked ones included, so prefixes parked
+//! there slow each step of those that run. In a split context they slow nobody, but there are only as many buffers as
+//! requests run. Bytes in ordinary memory cost nothing, and bringing them back is a copy. What is moved is decided here
+//! alone: for the actors an idle sequence has its tokens, wherever their KV is.
 
 use super::EngineLoop;
 use super::slot::{Kv, Slot};
 use crate::engine::model::Model;
 use crate::engine::protocol::{EngineEvent, MemoryKind, SequenceId};
+
+/// To copy the bytes of so many tokens costs as much as to compute one, roughly: 23 kB against 3 ms for SmolLM2-135M makes
+/// 300, and larger models compute longer for each byte.
+const COPIED_FOR_ONE: u32 = 100;
 
 /// What became of bytes on their way into cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +23,8 @@ pub(super) enum Restored {
     NoRoom,
     /// They are refused whatever is free.
     Never,
+    /// The sequence is longer than any may be.
+    TooLong,
 }
 
 impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
@@ -50,7 +57,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     }
 
     fn oldest_movable(&self) -> Option<usize> {
-        let left = self.model.info().parked_bytes.saturating_sub(self.bytes_in_memory());
+        let left = self.room_in_memory();
         let per_token = self.model.info().kv_bytes_per_token;
         let movable = |slot: &Slot| match slot.kv {
             Kv::Both(_) => true,
@@ -62,13 +69,13 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         parked.min_by_key(|(_, slot)| slot.used_at).map(|(at, _)| at)
     }
 
-    /// What the KV outside of the cells takes.
-    fn bytes_in_memory(&self) -> u64 {
+    /// How many more bytes of KV may be outside of the cells.
+    fn room_in_memory(&self) -> u64 {
         let bytes = self.slots.iter().map(|slot| match &slot.kv {
             Kv::Memory(bytes) | Kv::Both(bytes) => bytes.len() as u64,
             Kv::Cells | Kv::Pinned => 0,
         });
-        bytes.sum()
+        self.model.info().parked_bytes.saturating_sub(bytes.sum::<u64>() + self.bytes_on_the_way)
     }
 
     /// False: its bytes cannot be had; it is not asked again.
@@ -103,18 +110,23 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         };
         // Out of cells' reach for the moment, so that it is not unloaded to make room for itself.
         self.slots[sequence as usize].kv = Kv::Memory(Vec::new());
+        self.bytes_on_the_way = bytes.len() as u64;
         let restored = self.restore_bytes(sequence, &bytes, tokens);
+        self.bytes_on_the_way = 0;
         let slot = &mut self.slots[sequence as usize];
         match restored {
             Restored::Whole => slot.kv = Kv::Both(bytes),
             Restored::NoRoom => slot.kv = Kv::Memory(bytes),
-            Restored::Never => slot.forget(),
+            Restored::Never | Restored::TooLong => slot.forget(),
         }
         restored == Restored::Whole
     }
 
     /// Puts bytes into an empty sequence, in the place of parked ones if need be.
     pub(super) fn restore_bytes(&mut self, sequence: SequenceId, bytes: &[u8], tokens: u32) -> Restored {
+        if self.model.info().streams.is_some() && tokens > self.model.info().n_ctx_seq {
+            return Restored::TooLong;
+        }
         loop {
             if self.model.restore(sequence, bytes, tokens) {
                 return Restored::Whole;
@@ -134,19 +146,23 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let info = self.model.info();
         let in_cells = self.slots.iter().filter(|slot| slot.in_cells() && slot.n_cached > 0);
         match info.streams {
-            Some(streams) => in_cells.count() < streams as usize && tokens <= info.n_ctx_seq,
+            Some(streams) => in_cells.count() < streams as usize,
             None => in_cells.map(|slot| slot.n_cached).sum::<usize>() + tokens as usize <= info.n_ctx as usize,
         }
     }
 
-    /// Fills the empty sequence `to` with the first `kept` tokens of `from`. False: not possible, `to` is empty.
+    /// Fills the empty sequence `to` with the first `kept` tokens of `from`. False: not possible, or not worth it, and `to`
+    /// is empty.
     pub(super) fn copy_kv(&mut self, from: SequenceId, to: SequenceId, kept: u32) -> bool {
         if self.model.info().streams.is_none() {
             return self.load(from) && self.model.copy(from, to, kept);
         }
         let slot = &mut self.slots[from as usize];
-        slot.used_at = self.step;
         let (tokens, idle) = (slot.n_cached as u32, slot.run.is_none());
+        if kept < tokens / COPIED_FOR_ONE {
+            return false;
+        }
+        slot.used_at = self.step;
         // Where it is stays so for the moment: it is not to be unloaded to make room for its own copy.
         let (bytes, before) = match std::mem::take(&mut slot.kv) {
             Kv::Memory(bytes) => (Some(bytes), Kv::Memory(Vec::new())),
@@ -155,13 +171,16 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         };
         self.slots[from as usize].kv = if before.is_away() { Kv::Memory(Vec::new()) } else { Kv::Pinned };
         let Some(bytes) = bytes else { return false };
+        self.bytes_on_the_way = if before == Kv::Cells { 0 } else { bytes.len() as u64 };
         let mut restored = self.restore_bytes(to, &bytes, tokens);
-        let moves = restored == Restored::NoRoom && idle && !before.is_away();
+        let fits = before != Kv::Cells || bytes.len() as u64 <= self.room_in_memory();
+        let moves = restored == Restored::NoRoom && idle && !before.is_away() && fits;
         if moves {
             // Its own buffer is the one.
             self.model.truncate(from, 0);
             restored = self.restore_bytes(to, &bytes, tokens);
         }
+        self.bytes_on_the_way = 0;
         self.slots[from as usize].kv = match before {
             _ if moves => Kv::Memory(bytes),
             Kv::Memory(_) => Kv::Memory(bytes),

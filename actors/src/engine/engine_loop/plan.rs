@@ -1,4 +1,5 @@
-//! What one step decodes: a token of each decoding sequence first, then prompt chunks by rank.
+//! What one step decodes: a token of each decoding sequence first, then prompt chunks by rank. Who is of a worse class than a
+//! prompt that has just come is left out of one step.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ const MAX_PROMPT_ROWS: usize = 64;
 pub(crate) struct Plan {
     entries: Vec<Planned>,
     order: Vec<usize>,
+    /// Whether somebody was left out of the last step.
+    left_out: bool,
 }
 
 /// A sequence's share of a step.
@@ -48,7 +51,7 @@ pub(crate) enum Kind {
 impl Plan {
     /// An empty plan for so many sequences.
     pub(crate) fn with_capacity(sequences: usize) -> Self {
-        Self { entries: Vec::with_capacity(sequences), order: Vec::with_capacity(sequences) }
+        Self { entries: Vec::with_capacity(sequences), order: Vec::with_capacity(sequences), left_out: false }
     }
 
     /// Plans the next step.
@@ -62,23 +65,25 @@ impl Plan {
                 _ => {}
             }
         }
-        let ahead = self.leave_worse_classes_out(slots);
+        self.left_out = !self.left_out && self.leave_worse_classes_out(slots);
         let decoding = self.entries.len();
         let step_tokens = limits.step_tokens as usize;
         let mut budget = step_tokens.max(decoding + MIN_PREFILL).min(n_batch).saturating_sub(decoding);
-        if ahead {
+        if self.left_out {
             budget = budget.min(AHEAD_TOKENS);
         }
         if decoding > 0 {
             let share = (limits.mixed_prefill_tokens as usize).max(MIN_PREFILL);
             budget = budget.min(self.stretched(share, slots));
         }
+        let left_out = self.left_out;
         let (now, patience) = (Instant::now(), Duration::from_millis(u64::from(limits.prefill_wait_ms)));
         self.order.sort_unstable_by_key(|sequence| {
             let slot = &slots[*sequence];
             let rank = rank(slot);
             // Patience ends inside a class only.
-            (class_of(rank), patience.is_zero() || !has_waited(slot, now, patience), rank)
+            let after_those_unread = left_out && !is_unread(slot);
+            (class_of(rank), after_those_unread, patience.is_zero() || !has_waited(slot, now, patience), rank)
         });
         let mut rows_left = MAX_PROMPT_ROWS;
         for at in 0..self.order.len() {
@@ -95,11 +100,14 @@ impl Plan {
     }
 
     /// A prompt of which nothing is computed yet goes ahead of whoever is of a worse class, for one step: a short one has its
-    /// first token then, and the others one gap. A long one goes on beside them.
+    /// first token then, and the others one gap. A long one goes on beside them. Not if a still better one is being read.
     fn leave_worse_classes_out(&mut self, slots: &[Slot]) -> bool {
         let class = |sequence: usize| class_of(rank(&slots[sequence]));
         let unread = self.order.iter().copied().filter(|sequence| is_unread(&slots[*sequence]));
         let Some(best) = unread.map(class).min() else { return false };
+        if self.order.iter().any(|sequence| class(*sequence) < best) {
+            return false;
+        }
         let decoding = self.entries.len();
         self.entries.retain(|entry| class(entry.sequence) <= best);
         let left_out = self.entries.len() < decoding;
@@ -129,6 +137,13 @@ impl Plan {
         }
         let lowest = (0..self.entries.len()).max_by_key(|at| rank(&slots[self.entries[*at].sequence]));
         lowest.map(|at| self.entries.remove(at).sequence).into_iter().collect()
+    }
+
+    /// Takes the lowest rank out of those that have no KV yet, and so no buffer of a split context; says who that is.
+    pub(crate) fn drop_empty(&mut self, slots: &[Slot]) -> Option<usize> {
+        let empty = |at: &usize| slots[self.entries[*at].sequence].n_cached == 0;
+        let lowest = (0..self.entries.len()).filter(empty).max_by_key(|at| rank(&slots[self.entries[*at].sequence]));
+        lowest.map(|at| self.entries.remove(at).sequence)
     }
 
     fn cut_prefill(&mut self, target: usize) -> Vec<usize> {

@@ -3,7 +3,7 @@
 //! From 64 rows on, ggml's flash attention on the CPU takes queries in tiles of 64 and passes over keys that none of a
 //! tile's rows may see. A tile with rows of many sequences must look at the keys of all of them, for each of its rows.
 //! In two runs, the decoding rows look at their own keys alone and the prompt's tiles at the prompt's. What that costs is
-//! a second pass over the weights.
+//! a second pass over the weights. In a split context it costs nothing: llama.cpp makes two runs anyway.
 
 use crate::engine::batch::Row;
 use crate::engine::protocol::MemoryKind;

@@ -32,6 +32,8 @@ pub(super) struct Context {
     rows: Rows,
     /// Of a split context: which sequence has which buffer.
     streams: Option<Streams>,
+    /// The gap between those of the last step, and what would close it.
+    gap: Option<(i32, i32)>,
     apart: Option<Apart>,
     kept: Kept,
     memory: MemoryKind,
@@ -58,9 +60,11 @@ impl Kept {
         self.logits.clear();
     }
 
-    fn push(&mut self, row: usize, logits: &[f32]) {
+    /// False: they are not `n_vocab`.
+    fn push(&mut self, row: usize, logits: &[f32], n_vocab: u32) -> bool {
         self.rows.push(row);
         self.logits.extend_from_slice(logits);
+        logits.len() == n_vocab as usize
     }
 
     fn of(&self, row: usize, n_vocab: u32) -> Option<&[f32]> {
@@ -104,6 +108,7 @@ impl Context {
             ctx,
             rows,
             streams: plan.streams.map(|streams| Streams::new(streams, plan.n_seq_max)),
+            gap: None,
             apart: Apart::new(spec, plan, memory, shape(&weights), n_threads),
             kept: Kept::default(),
             memory,
@@ -157,10 +162,18 @@ impl Context {
         self.give_streams(rows)?;
         self.close_gap(&rows[..leading.unwrap_or(rows.len())])?;
         self.fill(batch, leading.unwrap_or(0))?;
+        let computed = self.compute_parts(rows, leading);
+        if computed == Err(DecodeError::NoCells) {
+            self.give_back(rows);
+        }
+        computed
+    }
+
+    fn compute_parts(&mut self, rows: &[Row], leading: Option<usize>) -> Result<(), DecodeError> {
         let Some(leading) = leading else { return self.compute(0..rows.len()) };
         // Those without an output, nearly all of them, first: llama.cpp has the logits of its last run alone.
         self.compute(leading..rows.len())?;
-        self.keep_logits();
+        self.keep_logits()?;
         match self.compute(0..leading) {
             Err(DecodeError::NoCells) => Err(self.take_back(&rows[leading..])),
             computed => computed,
@@ -194,24 +207,34 @@ impl Context {
     }
 
     /// Copies the logits that the next run takes.
-    fn keep_logits(&mut self) {
+    fn keep_logits(&mut self) -> Result<(), DecodeError> {
         let mut kept = std::mem::take(&mut self.kept);
-        for row in self.rows.outputs() {
-            kept.push(row, self.logits(row));
-        }
+        let whole = self.rows.outputs().all(|row| kept.push(row, self.logits(row), self.n_vocab));
         self.kept = kept;
+        if whole { Ok(()) } else { Err(self.failed("an output row has no logits".to_owned())) }
     }
 
-    /// Undoes the first of two runs: no cells were left for the second, and then nothing may have changed.
+    /// Undoes the first of two runs: no cells were left for the second, and then no sequence may have changed.
     fn take_back(&mut self, rows: &[Row]) -> DecodeError {
         self.kept.clear();
         let mut before = None;
         for row in rows {
-            if before.replace(row.sequence) != Some(row.sequence) && !self.truncate(row.sequence, row.position) {
+            let is_first = before.replace(row.sequence) != Some(row.sequence);
+            if is_first && !self.cut(row.sequence, row.position) {
                 return self.failed("a sequence could not be cut back".to_owned());
             }
         }
         DecodeError::NoCells
+    }
+
+    /// Removes what was computed last. Unlike `truncate`, it asks nothing of what came before.
+    fn cut(&mut self, sequence: SequenceId, from: u32) -> bool {
+        let (Some(id), Some(memory), Ok(start)) = (self.id(sequence), self.handle(), i32::try_from(from)) else {
+            return false;
+        };
+        // SAFETY: the memory belongs to the live context and the id is in range.
+        let removed = unsafe { sys::llama_memory_seq_rm(memory, id, start, -1) };
+        removed && len(self.ctx, id) == from
     }
 
     fn failed(&mut self, what: String) -> DecodeError {

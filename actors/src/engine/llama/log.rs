@@ -106,7 +106,7 @@ fn emit(level: sys::ggml_log_level, line: &str) {
     }
 }
 
-/// The KV buffer is unified: what llama.cpp takes for the context of one sequence is that of all. A request is held to
+/// In one pool of cells, what llama.cpp takes for the context of one sequence is that of all. A request is held to
 /// less, and `report` in `llama.rs` warns if that is over what the model was trained with.
 fn is_about_all_sequences(line: &str) -> bool {
     line.contains("n_ctx_seq (") && line.ends_with("possible training context overflow")

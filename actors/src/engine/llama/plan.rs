@@ -130,7 +130,9 @@ pub(super) fn plan(spec: &LlamaSpec, needs: Needs, available: Option<u64>) -> Pl
 /// share is as long as a request may be.
 fn splits(spec: &LlamaSpec, needs: Needs, n_ctx: u32, longest: u32) -> bool {
     let room = n_ctx.checked_div(spec.running).is_some_and(|share| share >= longest);
-    needs.splits && !spec.kv_unified && spec.n_gpu_layers == 0 && spec.running > 1 && room
+    // A run has a row of each sequence at least.
+    let runs = spec.running > 1 && spec.n_ubatch >= spec.running;
+    needs.splits && !spec.kv_unified && spec.n_gpu_layers == 0 && runs && room
 }
 
 /// Checks that KV and states can be had at all: the system would grant it, and end the process when it is written to.

@@ -82,8 +82,7 @@ impl Rows {
         self.computed.clone().filter(|place| self.outputs[*place] != 0).map(|place| self.order[place])
     }
 
-    /// Takes the rows of a batch over. `streams` says where a sequence lies, and `len` how many tokens there are. The first
-    /// `leading` rows stay before all others; apart from that, those of lower streams come first if `sorted`.
+    /// Takes the rows of a batch over.
     ///
     /// # Errors
     /// Says which row llama.cpp would not survive, or would compute without the context before it.
@@ -102,7 +101,7 @@ impl Rows {
             let n_seq_max = self.next_positions.len();
             let next = self.next_positions.get_mut(row.sequence as usize);
             let (Some(next), Some(stream)) = (next, (layout.stream)(row.sequence)) else {
-                return Err(format!("sequence {} of row {i}, n_seq_max is {n_seq_max}", row.sequence));
+                return Err(format!("sequence {} of row {i}, of {n_seq_max}, is none or has no buffer", row.sequence));
             };
             let expected = next.unwrap_or_else(|| (layout.len)(stream));
             if row.position != expected {

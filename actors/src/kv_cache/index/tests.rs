@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kv_cache::retention::CHEAP_ENTRIES;
 
-const PLENTY: Budget = Budget { entries: 100, tokens: 100_000, cheap: CHEAP_ENTRIES };
+const PLENTY: Budget = Budget { entries: 100, tokens: 100_000, shared_once: true, cheap: CHEAP_ENTRIES };
 
 const ME: TenantId = TenantId(1);
 const OTHER: TenantId = TenantId(2);
@@ -176,7 +176,7 @@ fn short_prefixes_that_nobody_came_back_to_give_way_to_long_and_wanted_ones() {
 
 #[test]
 fn a_prefix_that_was_wanted_again_outlives_others_but_not_for_ever() {
-    let budget = Budget { entries: 2, tokens: 100_000, cheap: CHEAP_ENTRIES };
+    let budget = Budget { entries: 2, tokens: 100_000, shared_once: true, cheap: CHEAP_ENTRIES };
     let mut index = index(40, budget);
     release(&mut index, 0, long(1, 600));
     let again = index.reserve(wanted(ME, long(1, 601))).expect("free");
@@ -184,6 +184,19 @@ fn a_prefix_that_was_wanted_again_outlives_others_but_not_for_ever() {
     let evicted: Vec<SequenceId> = (1..12).flat_map(|at| release(&mut index, at, long(at as i32 + 1, 600))).collect();
     let lived = evicted.iter().position(|sequence| *sequence == again.sequence);
     assert!(lived.is_some_and(|lived| lived >= 2), "{evicted:?}");
+}
+
+#[test]
+fn where_buffers_share_nothing_a_common_prefix_counts_for_each_that_holds_it() {
+    for (shared_once, kept) in [(true, 4), (false, 2)] {
+        let mut index = index(10, Budget { entries: 9, tokens: 250, shared_once, cheap: 9 });
+        for at in 0..4 {
+            release(&mut index, at, [long(1, 90), long(at as i32 + 2, 10)].concat());
+        }
+        assert_eq!(index.retained().0, kept, "{shared_once}");
+        let freed = index.make_room(50);
+        assert_eq!(freed.len(), if shared_once { 4 } else { 1 }, "{shared_once}");
+    }
 }
 
 /// The engine's side: what lies in its sequences.
@@ -214,7 +227,7 @@ proptest! {
     fn advice_is_right_and_the_best_there_is(
         events in prop::collection::vec((0u8..4, 1u32..3, "(aaaaaaaa|bbbbbbbb){1,4}[ab]{0,3}"), 1..120),
     ) {
-        let budget = Budget { entries: 4, tokens: 90, cheap: CHEAP_ENTRIES };
+        let budget = Budget { entries: 4, tokens: 90, shared_once: true, cheap: CHEAP_ENTRIES };
         let mut index = index(7, budget);
         let mut contents: Contents = vec![Default::default(); 7];
         let mut busy: Vec<(SequenceId, Wanted)> = Vec::new();

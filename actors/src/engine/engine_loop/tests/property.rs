@@ -30,6 +30,7 @@ proptest! {
         actions in prop::collection::vec(action(), 1..80),
         n_ctx in 70u32..300,
         parked_limit in 0u32..120,
+        parked_bytes in prop_oneof![Just(u64::MAX), 0u64..4000],
         (memory, streams) in prop_oneof![
             Just((MemoryKind::Attention, None)),
             (1u32..7).prop_map(|streams| (MemoryKind::Attention, Some(streams))),
@@ -37,7 +38,7 @@ proptest! {
             Just((MemoryKind::None, None)),
         ],
     ) {
-        let spec = FakeSpec { n_ctx, running: 4, retained: 2, parked_limit, streams, memory, ..FakeSpec::default() };
+        let spec = FakeSpec { n_ctx, running: 4, retained: 2, parked_limit, parked_bytes, streams, memory, ..FakeSpec::default() };
         let mut engine = Engine::new(spec);
         engine.apply(limits(16));
         let mut admitted: Vec<(RequestId, Vec<Token>, u32)> = Vec::new();

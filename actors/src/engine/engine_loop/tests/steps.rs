@@ -79,6 +79,38 @@ fn a_short_prompt_of_a_better_class_has_its_first_token_after_one_step_and_a_lon
 }
 
 #[test]
+fn nobody_is_left_out_twice_in_a_row_or_for_a_prompt_that_is_not_the_next() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(EngineCommand::SetLimits(Limits {
+        step_tokens: 256,
+        mixed_prefill_tokens: 8,
+        prefill_wait_ms: 0,
+        waiting: Waiting::Nobody,
+    }));
+    let of_class = |request: RequestId, priority: i32, tokens: usize| {
+        let admit = admit(request, request as u32, prompt(request, tokens), 200);
+        EngineCommand::Admit(Box::new(Admit { rank: priority::rank(priority, request), ..admit }))
+    };
+    let said = |engine: &Engine| engine.outcome().tokens.get(&1).map_or(0, Vec::len);
+    engine.apply(of_class(1, 1, 10));
+    engine.step();
+    // One short prompt of a better class for each step.
+    for request in 2..8 {
+        engine.apply(of_class(request, 0, 10));
+        engine.step();
+    }
+    assert_eq!(said(&engine), 1 + 3, "every other step");
+    // A long one of the best class is being read, and one of the class between has come: the worst goes on.
+    engine.apply(of_class(8, -1, 300));
+    engine.step();
+    engine.step();
+    engine.apply(of_class(9, 0, 10));
+    let before = said(&engine);
+    (0..4).for_each(|_| engine.step());
+    assert_eq!(said(&engine), before + 4);
+}
+
+#[test]
 fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_four_tokens() {
     for (mixed_prefill_tokens, most) in [(40, 40), (3, 4)] {
         let mut engine = Engine::new(FakeSpec::default());

@@ -8,26 +8,35 @@ use super::{Context, len};
 impl Context {
     /// A buffer for each sequence that has none. Without enough of them nothing is changed.
     pub(super) fn give_streams(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
-        let (ctx, n_seq_max) = (self.ctx, self.n_seq_max);
+        let n_seq_max = self.n_seq_max;
         let Some(streams) = self.streams.as_mut() else { return Ok(()) };
         // One out of range is `fill`'s to refuse.
         let mut sequences = rows.iter().map(|row| row.sequence).filter(|sequence| *sequence < n_seq_max);
         if sequences.all(|sequence| streams.claim(sequence).is_some()) {
             return Ok(());
         }
+        self.give_back(rows);
+        Err(DecodeError::NoCells)
+    }
+
+    /// What was given and is still empty is free again.
+    pub(super) fn give_back(&mut self, rows: &[Row]) {
+        let ctx = self.ctx;
+        let Some(streams) = self.streams.as_mut() else { return };
         for row in rows {
             if streams.of(row.sequence).is_some_and(|id| len(ctx, id) == 0) {
                 streams.release(row.sequence);
             }
         }
-        Err(DecodeError::NoCells)
     }
 
     /// Moves the last of the sequences into the first gap between them, if there is one: each gap is a run of its own, which
-    /// reads the weights again at every step, and a move copies some bytes once.
+    /// reads the weights again at every step, and a move copies some bytes once. Not at the first step with that gap: who is
+    /// left out of one step is back in the next.
     pub(super) fn close_gap(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         let sequences = rows.iter().map(|row| row.sequence);
-        match self.streams.as_ref().and_then(|streams| streams.gap(sequences)) {
+        let gap = self.streams.as_ref().and_then(|streams| streams.gap(sequences));
+        match std::mem::replace(&mut self.gap, gap).filter(|before| Some(*before) == gap) {
             Some((last, gap)) => self.swap(last, gap),
             None => Ok(()),
         }

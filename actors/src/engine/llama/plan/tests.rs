@@ -59,6 +59,7 @@ fn each_running_sequence_has_a_buffer_where_that_is_possible_and_long_enough() {
         LlamaSpec { kv_unified: true, ..spec() },
         LlamaSpec { n_gpu_layers: 1, ..spec() },
         LlamaSpec { running: 1, ..spec() },
+        LlamaSpec { n_ubatch: 15, ..spec() },
     ];
     for spec in unified {
         assert_eq!(of(spec.clone()).streams, None, "{spec:?}");
