@@ -83,6 +83,12 @@ def resident_mb(pid):
     return [round(int(size.group(1)) / 1024, 1) for size in sizes if size]
 
 
+def cpu_of(pid):
+    """Seconds that the process has computed, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
 def until(end, storm):
     while time.monotonic() < end:
         storm.ask()
@@ -145,12 +151,16 @@ def main():
         idle_ms, rate = calm(args.port, args)
         before = resident_mb(server.pid)
         print(f"capacity {rate:.2f} requests/s, {rate * args.tokens:.1f} tokens/s; urgent first token when idle {idle_ms:.0f} ms", flush=True)
+        spent, began = (cpu_of(server.pid), time.process_time()), time.monotonic()
         storm, goodput = storm_of(args.port, args, rate * args.factor)
+        passed = time.monotonic() - began
+        shares = ((cpu_of(server.pid) - spent[0]) / passed, (time.process_time() - spent[1]) / passed)
         print("storm:", dict(storm.ends))
         print("goodput by half minutes, tokens/s:", " ".join(f"{each:.1f}" for each in goodput))
         print(f"goodput against calm: median {statistics.median(goodput) / rate / args.tokens:.3f}, whole {statistics.mean(goodput) / rate / args.tokens:.3f}")
         print("refusals, ms:", " ".join(f"p{p} {percentile(storm.refused_ms, p):.1f}" for p in (50, 90, 99)), f"max {max(storm.refused_ms, default=0):.1f}")
         print("urgent first token, ms:", " ".join(f"p{p} {percentile(storm.urgent_ms, p):.0f}" for p in (50, 90, 99)), f"idle {idle_ms:.0f}")
+        print("cores taken from the engine: by the server's actors {:.2f}, by these clients {:.2f}".format(*shares))
         print("resident, MB, server and engine:", before, "then", resident_mb(server.pid))
     finally:
         server.terminate()

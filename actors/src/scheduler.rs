@@ -197,8 +197,10 @@ impl Scheduler {
         // With a buffer for each, whoever has a place has the cells.
         let n_ctx = if model.info.streams.is_some() { usize::MAX } else { model.info.n_ctx as usize };
         let policy = Policy::new(PolicyLimits { running, n_ctx }, model.info.memory);
+        // Of the one before this one, which is restarted in the middle of a burst.
+        let before = args.wiring.boards.scheduler.get(board::MIXED_PREFILL_TOKENS);
         let mut state = SchedulerState {
-            tuner: Tuner::new(args.tuner),
+            tuner: Tuner::new(args.tuner).starting_at(before.and_then(|size| u32::try_from(size).ok()).unwrap_or(0)),
             notice: Notice::default(),
             positions: Positions::default(),
             args,

@@ -29,11 +29,13 @@ use crate::engine::protocol::{
 use crate::engine::sample_rows::RowSampler;
 use crate::engine::store::Store;
 
-/// How long a step that freed a place waits for the request that takes it.
-const PLACE_WAIT: Duration = Duration::from_millis(1);
+/// How long a step that freed a place waits for the request that takes it: longer than the actors need on a busy machine,
+/// and nothing against a step that it would wait for otherwise.
+const PLACE_WAIT: Duration = Duration::from_millis(3);
 
-/// An idle loop that is given work looks out for more as long as something comes within [`PLACE_WAIT`], and no longer than
-/// this: those that arrive together are read together, and not beside the first one.
+/// A loop that is given work looks out for more as long as something comes within this time, and no longer than
+/// [`GATHER`]: those that arrive together are read together, and not beside the first one.
+const PAUSE: Duration = Duration::from_millis(1);
 const GATHER: Duration = Duration::from_millis(5);
 
 /// How often an idle loop looks whether a KV file is written.
@@ -141,10 +143,15 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
-    /// Applies every command that is there; waits for one when there is nothing to decode.
+    /// Applies every command that is there; waits for one when there is nothing to decode, and for a little while if a place
+    /// was freed that somebody waits for.
     fn take_commands(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
-        if let Flow::Stop = self.wait_for_command(commands) {
-            return Flow::Stop;
+        if !self.has_work() {
+            match self.idle(commands) {
+                Flow::Continue if self.has_work() => return self.gather(commands),
+                Flow::Continue => {}
+                Flow::Stop => return Flow::Stop,
+            }
         }
         loop {
             match commands.try_recv() {
@@ -153,34 +160,39 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
                         return Flow::Stop;
                     }
                 }
-                Err(TryRecvError::Empty) => return Flow::Continue,
+                Err(TryRecvError::Empty) => return self.fill_place(commands),
                 Err(TryRecvError::Disconnected) => return Flow::Stop,
             }
         }
     }
 
-    fn wait_for_command(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
+    /// Whether the last step freed a place or a command did.
+    fn fill_place(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         let waiting = std::mem::take(&mut self.place_freed) && self.limits.waiting == Waiting::Somebody;
-        if !self.has_work() {
-            return match self.idle(commands) {
-                Flow::Continue if self.has_work() => self.gather(commands),
-                flow => flow,
-            };
-        }
-        if !waiting {
+        if !waiting || !self.has_work() {
             return Flow::Continue;
         }
-        match commands.recv_timeout(PLACE_WAIT) {
-            Ok(command) => self.apply(command),
-            Err(RecvTimeoutError::Timeout) => Flow::Continue,
-            Err(RecvTimeoutError::Disconnected) => Flow::Stop,
+        let until = Instant::now() + PLACE_WAIT;
+        loop {
+            match commands.recv_deadline(until) {
+                Ok(command) => {
+                    let is_admit = matches!(command, EngineCommand::Admit(_));
+                    match self.apply(command) {
+                        Flow::Continue if is_admit => return self.gather(commands),
+                        Flow::Continue => {}
+                        Flow::Stop => return Flow::Stop,
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return Flow::Continue,
+                Err(RecvTimeoutError::Disconnected) => return Flow::Stop,
+            }
         }
     }
 
     fn gather(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         let begun = Instant::now();
         while begun.elapsed() < GATHER {
-            match commands.recv_timeout(PLACE_WAIT) {
+            match commands.recv_timeout(PAUSE) {
                 Ok(command) => {
                     if let Flow::Stop = self.apply(command) {
                         return Flow::Stop;

@@ -120,6 +120,13 @@ impl Tuner {
         }
     }
 
+    /// Begins with the size that another tuner of the same engine has come to. Measured is nothing yet.
+    #[must_use]
+    pub fn starting_at(self, mixed_prefill_tokens: u32) -> Self {
+        let most = self.args.full_step_tokens.max(MIN_PREFILL_TOKENS);
+        Self { mixed_prefill_tokens: mixed_prefill_tokens.clamp(MIN_PREFILL_TOKENS, most), ..self }
+    }
+
     /// What the next step may carry.
     pub fn sizes(&self) -> StepSizes {
         match self.args.mode {

@@ -83,6 +83,13 @@ impl Run {
 }
 
 #[test]
+fn a_tuner_goes_on_where_another_one_was_within_its_bounds() {
+    for (before, begun) in [(0, MIN_PREFILL_TOKENS), (40, 40), (1 << 20, FULL)] {
+        assert_eq!(Tuner::new(ARGS).starting_at(before).sizes().mixed_prefill_tokens, begun);
+    }
+}
+
+#[test]
 fn without_tuning_sizes_are_as_configured_whatever_is_measured() {
     let mut tuner = Tuner::new(TunerArgs { mode: TunerMode::Static, ..ARGS });
     for step_us in [10, 1_000_000] {
