@@ -7,14 +7,13 @@ In each round STREAMS greedy streams run, the engine's process is killed when al
 of a stream is its pause. Loading is the time from the kill to the server's log line `model loaded`. What was lost is measured
 by itself: as many prompts of as many new tokens as each stream had (prompt and answer) are sent at once to the idle server, and
 the time until the last of them has its first token counts. The rest is what supervision, processes and queues add, and, for the
-last stream, the tokens that the first ones have got meanwhile. Standard
-library and Linux only; the machine must be otherwise idle.
+last stream, the tokens that the first ones have got meanwhile. Standard library and Linux only; the machine must be otherwise
+idle.
 """
 import argparse
 import http.client
 import json
 import os
-import random
 import re
 import signal
 import statistics
@@ -22,13 +21,10 @@ import subprocess
 import threading
 import time
 
-WORDS = "river stone engine morning letter garden window number music winter silver bridge paper doctor market".split()
+from prompts import words
+
 KILL_AFTER = 24
 HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-
-
-def words(count):
-    return " ".join(random.choices(WORDS, k=count))
 
 
 class Stream(threading.Thread):
@@ -73,13 +69,14 @@ def one_round(args, log):
     while min(len(stream.times) for stream in streams) < KILL_AFTER:
         time.sleep(0.005)
     had = [len(stream.times) for stream in streams]
+    engine = engine_pid(args.port)
     killed = time.time()
-    os.kill(engine_pid(args.port), signal.SIGKILL)
+    os.kill(engine, signal.SIGKILL)
     for stream in streams:
         stream.join()
     pauses = [max(b - a for a, b in zip(stream.times, stream.times[1:])) for stream in streams]
     load = loads(log)[-1] - killed
-    # Two words more than it takes: each is a token at least.
+    # A word is a token at least; what is more is taken out below.
     again = [Stream(args.port, words(stream.prompt_tokens + count), 1) for stream, count in zip(streams, had)]
     began = time.time()
     for stream in again:

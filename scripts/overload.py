@@ -20,8 +20,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from prompts import words
+
 AT_ONCE = 16
-WORDS = "river stone engine morning letter garden window number music winter silver bridge paper doctor market".split()
 
 
 class Storm:
@@ -33,7 +34,7 @@ class Storm:
 
     def ask(self, priority=0):
         body = {
-            "messages": [{"role": "user", "content": " ".join(random.choices(WORDS, k=12)) + f" {random.random()}"}],
+            "messages": [{"role": "user", "content": f"{words(12)} {random.random()}"}],
             "max_tokens": self.args.tokens, "temperature": 0, "ignore_eos": True, "stream": True, "priority": priority,
             "timeout_ms": self.args.timeout_s * 1000,
         }

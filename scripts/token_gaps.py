@@ -13,17 +13,12 @@ import argparse
 import concurrent.futures
 import http.client
 import json
-import random
 import statistics
 import subprocess
 import threading
 import time
 
-WORDS = "river stone engine morning letter garden window number music winter silver bridge paper doctor market story".split()
-
-
-def words(count):
-    return " ".join(random.choice(WORDS) for _ in range(count))
+from prompts import words
 
 
 def stream(port, prompt, tokens, began=lambda: None):

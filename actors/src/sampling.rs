@@ -121,7 +121,8 @@ impl SamplingParams {
         self.check_bias(n_vocab)
     }
 
-    fn ranged(&self) -> [(Range, f32); 11] {
+    /// Every number with a range, and its value here.
+    pub fn ranged(&self) -> [(Range, f32); 11] {
         [
             (Self::TEMPERATURE, self.temperature),
             (Self::TOP_P, self.top_p),

@@ -166,7 +166,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
-    /// Whether the last step freed a place or a command did.
+    /// Waits a little for the request that takes a place which the last step freed, or a command since.
     fn fill_place(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         let waiting = std::mem::take(&mut self.place_freed) && self.limits.waiting == Waiting::Somebody;
         if !waiting || !self.has_work() {
@@ -189,6 +189,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
+    /// Takes commands as long as they follow each other closely.
     fn gather(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         let begun = Instant::now();
         while begun.elapsed() < GATHER {

@@ -29,7 +29,6 @@ pub struct PrefixIndex {
     /// KV files, by their numbers.
     files: RadixTree,
     sequences: Vec<Sequence>,
-    shared_once: bool,
     retention: Retention,
 }
 
@@ -97,7 +96,6 @@ impl PrefixIndex {
             tree: RadixTree::default(),
             files: RadixTree::default(),
             sequences,
-            shared_once: budget.shared_once,
             retention: Retention::new(budget),
         }
     }
@@ -190,7 +188,8 @@ impl PrefixIndex {
         let mut evicted = Vec::new();
         while freed < cells {
             let Some(sequence) = self.least_worth(|_| true) else { break };
-            freed += if self.shared_once { self.tree.own_tokens(sequence) } else { self.tree.len(sequence) };
+            freed +=
+                if self.retention.shared_once() { self.tree.own_tokens(sequence) } else { self.tree.len(sequence) };
             evicted.push(self.evict(sequence));
         }
         evicted
@@ -199,7 +198,7 @@ impl PrefixIndex {
     /// Retained sequences and the tokens in them, a prefix that several share counted as the budget says.
     pub fn retained(&self) -> (usize, usize) {
         let whole = || self.retained_sequences().map(|sequence| self.tree.len(sequence)).sum();
-        let tokens = if self.shared_once { self.tree.retained_tokens() } else { whole() };
+        let tokens = if self.retention.shared_once() { self.tree.retained_tokens() } else { whole() };
         (self.retained_sequences().count(), tokens)
     }
 

@@ -74,6 +74,11 @@ impl Retention {
         Self { budget, clock: 0, age: 0 }
     }
 
+    /// Whether a prefix that several hold counts once.
+    pub(crate) fn shared_once(&self) -> bool {
+        self.budget.shared_once
+    }
+
     /// Somebody used a prefix now.
     pub(crate) fn used(&mut self, worth: &mut Worth) {
         self.clock += 1;

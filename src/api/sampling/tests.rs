@@ -47,23 +47,10 @@ fn every_field_arrives_in_its_place() {
 
 #[test]
 fn the_documented_defaults_and_ranges_are_true() {
-    type P = SamplingParams;
     let documented = include_str!("../../../docs/sampling.md");
-    let default = P::default();
-    let ranged = [
-        (P::TEMPERATURE, default.temperature),
-        (P::TOP_P, default.top_p),
-        (P::MIN_P, default.min_p),
-        (P::TYPICAL_P, default.typical_p),
-        (P::REPEAT_PENALTY, default.repeat_penalty),
-        (P::FREQUENCY_PENALTY, default.frequency_penalty),
-        (P::PRESENCE_PENALTY, default.presence_penalty),
-        (P::XTC_PROBABILITY, default.xtc_probability),
-        (P::XTC_THRESHOLD, default.xtc_threshold),
-        (P::DRY_MULTIPLIER, default.dry.multiplier),
-        (P::DRY_BASE, default.dry.base),
-    ];
-    let mut rows = ranged.map(|(range, default)| format!("\n| `{}` | {default} | {range} |", range.param)).to_vec();
+    let default = SamplingParams::default();
+    let mut rows =
+        default.ranged().map(|(range, default)| format!("\n| `{}` | {default} | {range} |", range.param)).to_vec();
     rows.push(format!("\n| `top_k` | {} |", default.top_k));
     rows.push(format!("\n| `repeat_last_n` | {} |", default.repeat_last_n));
     rows.push(format!("\n| `dry_allowed_length` | {} |", default.dry.allowed_length));

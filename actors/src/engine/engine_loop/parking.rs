@@ -81,12 +81,9 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// False: its bytes cannot be had; it is not asked again.
     fn unload(&mut self, at: usize) -> bool {
         let sequence = at as SequenceId;
+        let state = self.take_state(sequence);
         let slot = &mut self.slots[at];
-        let bytes = match std::mem::take(&mut slot.kv) {
-            Kv::Both(bytes) => Some(bytes),
-            _ => self.model.save(sequence),
-        };
-        let Some(bytes) = bytes else {
+        let Some(bytes) = state else {
             slot.kv = Kv::Pinned;
             return false;
         };
@@ -163,34 +160,30 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             return false;
         }
         slot.used_at = self.step;
+        let (mut away, counted) = (slot.kv.is_away(), slot.kv.has_bytes());
+        let state = self.take_state(from);
         // Where it is stays so for the moment: it is not to be unloaded to make room for its own copy.
-        let (bytes, before) = match std::mem::take(&mut slot.kv) {
-            Kv::Memory(bytes) => (Some(bytes), Kv::Memory(Vec::new())),
-            Kv::Both(bytes) => (Some(bytes), Kv::Both(Vec::new())),
-            Kv::Cells | Kv::Pinned => (self.model.save(from), Kv::Cells),
-        };
-        self.slots[from as usize].kv = if before.is_away() { Kv::Memory(Vec::new()) } else { Kv::Pinned };
-        let Some(bytes) = bytes else { return false };
-        self.bytes_on_the_way = if before == Kv::Cells { 0 } else { bytes.len() as u64 };
+        self.slots[from as usize].kv = if away { Kv::Memory(Vec::new()) } else { Kv::Pinned };
+        let Some(bytes) = state else { return false };
+        self.bytes_on_the_way = if counted { bytes.len() as u64 } else { 0 };
         let mut restored = self.restore_bytes(to, &bytes, tokens);
-        let fits = before != Kv::Cells || bytes.len() as u64 <= self.room_in_memory();
-        let moves = restored == Restored::NoRoom && idle && !before.is_away() && fits;
-        if moves {
+        let fits = counted || bytes.len() as u64 <= self.room_in_memory();
+        if restored == Restored::NoRoom && idle && !away && fits {
             // Its own buffer is the one.
             self.model.truncate(from, 0);
+            away = true;
             restored = self.restore_bytes(to, &bytes, tokens);
         }
         self.bytes_on_the_way = 0;
-        self.slots[from as usize].kv = match before {
-            _ if moves => Kv::Memory(bytes),
-            Kv::Memory(_) => Kv::Memory(bytes),
-            Kv::Both(_) => Kv::Both(bytes),
-            Kv::Cells | Kv::Pinned => Kv::Cells,
+        self.slots[from as usize].kv = match (away, counted) {
+            (true, _) => Kv::Memory(bytes),
+            (false, true) => Kv::Both(bytes),
+            (false, false) => Kv::Cells,
         };
         restored == Restored::Whole && (kept == tokens || self.model.truncate(to, kept))
     }
 
-    /// The KV of a sequence as bytes, which is to be forgotten afterwards.
+    /// The KV of a sequence as bytes; what the slot says of it is to be set, or forgotten, afterwards.
     pub(super) fn take_state(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
         match std::mem::take(&mut self.slots[sequence as usize].kv) {
             Kv::Memory(bytes) | Kv::Both(bytes) => Some(bytes),

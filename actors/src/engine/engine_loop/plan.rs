@@ -102,7 +102,7 @@ impl Plan {
     /// A prompt of which nothing is computed yet goes ahead of whoever is of a worse class, for one step: a short one has its
     /// first token then, and the others one gap. A long one goes on beside them. Not if a still better one is being read.
     fn leave_worse_classes_out(&mut self, slots: &[Slot]) -> bool {
-        let class = |sequence: usize| class_of(rank(&slots[sequence]));
+        let class = |sequence: usize| class(&slots[sequence]);
         let unread = self.order.iter().copied().filter(|sequence| is_unread(&slots[*sequence]));
         let Some(best) = unread.map(class).min() else { return false };
         if self.order.iter().any(|sequence| class(*sequence) < best) {
@@ -120,7 +120,7 @@ impl Plan {
     /// One share, and another one for each further prompt per running stream, if it is of no worse class: a longer step
     /// holds up a few and brings many on.
     fn stretched(&self, share: usize, slots: &[Slot]) -> usize {
-        let class = |sequence: usize| class_of(rank(&slots[sequence]));
+        let class = |sequence: usize| class(&slots[sequence]);
         let best = self.entries.iter().map(|entry| class(entry.sequence)).min();
         let reading = self.order.iter().filter(|sequence| best.is_none_or(|best| class(**sequence) <= best)).count();
         let more = share.saturating_mul(reading.saturating_sub(1)) / self.entries.len().max(1);
@@ -135,15 +135,18 @@ impl Plan {
             let target = if prefill > MIN_PREFILL { prefill / 2 } else { 0 };
             return self.cut_prefill(target);
         }
-        let lowest = (0..self.entries.len()).max_by_key(|at| rank(&slots[self.entries[*at].sequence]));
-        lowest.map(|at| self.entries.remove(at).sequence).into_iter().collect()
+        self.take_lowest(slots, |_| true).into_iter().collect()
     }
 
     /// Takes the lowest rank out of those that have no KV yet, and so no buffer of a split context; says who that is.
     pub(crate) fn drop_empty(&mut self, slots: &[Slot]) -> Option<usize> {
-        let empty = |at: &usize| slots[self.entries[*at].sequence].n_cached == 0;
-        let lowest = (0..self.entries.len()).filter(empty).max_by_key(|at| rank(&slots[self.entries[*at].sequence]));
-        lowest.map(|at| self.entries.remove(at).sequence)
+        self.take_lowest(slots, |slot| slot.n_cached == 0)
+    }
+
+    fn take_lowest(&mut self, slots: &[Slot], among: impl Fn(&Slot) -> bool) -> Option<usize> {
+        let slot = |at: usize| &slots[self.entries[at].sequence];
+        let lowest = (0..self.entries.len()).filter(|at| among(slot(*at))).max_by_key(|at| rank(slot(*at)))?;
+        Some(self.entries.remove(lowest).sequence)
     }
 
     fn cut_prefill(&mut self, target: usize) -> Vec<usize> {
@@ -201,6 +204,10 @@ impl Plan {
     fn push(&mut self, sequence: usize, count: usize, kind: Kind) {
         self.entries.push(Planned { sequence, count, first_row: 0, kind });
     }
+}
+
+fn class(slot: &Slot) -> u64 {
+    class_of(rank(slot))
 }
 
 fn rank(slot: &Slot) -> u64 {

@@ -44,6 +44,11 @@ impl Kv {
     pub(crate) fn is_away(&self) -> bool {
         matches!(self, Self::Memory(_))
     }
+
+    /// Whether it is in ordinary memory, too or alone.
+    pub(crate) fn has_bytes(&self) -> bool {
+        matches!(self, Self::Memory(_) | Self::Both(_))
+    }
 }
 
 /// A running request.

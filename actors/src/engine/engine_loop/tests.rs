@@ -114,8 +114,12 @@ fn admit(request: RequestId, sequence: SequenceId, tokens: Vec<Token>, max_new_t
 }
 
 fn limits(step_tokens: u32) -> EngineCommand {
-    let mixed_prefill_tokens = u32::MAX;
-    EngineCommand::SetLimits(Limits { step_tokens, mixed_prefill_tokens, prefill_wait_ms: 0, waiting: Waiting::Nobody })
+    sizes(step_tokens, u32::MAX)
+}
+
+fn sizes(step_tokens: u32, mixed_prefill_tokens: u32) -> EngineCommand {
+    let (prefill_wait_ms, waiting) = (0, Waiting::Nobody);
+    EngineCommand::SetLimits(Limits { step_tokens, mixed_prefill_tokens, prefill_wait_ms, waiting })
 }
 
 #[test]

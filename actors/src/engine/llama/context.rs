@@ -227,7 +227,7 @@ impl Context {
         DecodeError::NoCells
     }
 
-    /// Removes what was computed last. Unlike `truncate`, it asks nothing of what came before.
+    /// Removes the end of a sequence, from a position on, and asks nothing of what comes before it.
     fn cut(&mut self, sequence: SequenceId, from: u32) -> bool {
         let (Some(id), Some(memory), Ok(start)) = (self.id(sequence), self.handle(), i32::try_from(from)) else {
             return false;
@@ -264,11 +264,8 @@ impl Context {
             self.wipe(sequence);
             return sequence < self.n_seq_max;
         }
-        let (Some(id), Ok(start)) = (self.id(sequence), i32::try_from(from)) else { return false };
-        let Some(memory) = self.handle() else { return false };
-        // SAFETY: the memory belongs to the live context and the id is in range.
-        let removed = unsafe { sys::llama_memory_seq_rm(memory, id, start, -1) };
-        self.keep_if(removed && self.holds(id, from), sequence)
+        let sound = self.cut(sequence, from) && self.id(sequence).is_some_and(|id| self.holds(id, from));
+        self.keep_if(sound, sequence)
     }
 
     /// See `Model::copy`. Never possible in a split context, whose buffers can only be copied whole.
@@ -413,36 +410,38 @@ fn len(ctx: NonNull<sys::llama_context>, id: i32) -> u32 {
 }
 
 fn memory_kind(ctx: NonNull<sys::llama_context>, weights: &Weights) -> MemoryKind {
-    let model = weights.as_ptr();
-    // SAFETY: both are alive.
-    unsafe {
-        if sys::llama_get_memory(ctx.as_ptr()).is_null() {
-            MemoryKind::None
-        } else if sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model) {
-            MemoryKind::Recurrent
-        } else {
-            MemoryKind::Attention
-        }
+    if handle(ctx).is_none() {
+        MemoryKind::None
+    } else if has_states(weights) {
+        MemoryKind::Recurrent
+    } else {
+        MemoryKind::Attention
     }
+}
+
+/// Whether some layers at least are recurrent.
+fn has_states(weights: &Weights) -> bool {
+    let model = weights.as_ptr();
+    // SAFETY: the model is alive.
+    unsafe { sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model) }
+}
+
+/// Tokens of the sliding window that some layers at least have; 0: none has.
+fn window(weights: &Weights) -> u32 {
+    // SAFETY: the model is alive.
+    unsafe { sys::llama_model_n_swa(weights.as_ptr()) }.max(0).unsigned_abs()
 }
 
 /// Whether its memory is plain attention, every part of which is in a state.
 pub(super) fn splits(weights: &Weights) -> bool {
-    let model = weights.as_ptr();
-    // SAFETY: the model is alive.
-    unsafe {
-        !sys::llama_model_is_recurrent(model)
-            && !sys::llama_model_is_hybrid(model)
-            && sys::llama_model_n_swa(model) == 0
-    }
+    !has_states(weights) && window(weights) == 0
 }
 
 /// Of layers with a sliding window only the cells in the window are written into a state. What is to be continued at its
 /// end alone needs no more.
 fn longest_state(memory: MemoryKind, weights: &Weights) -> u32 {
-    // SAFETY: the model is alive.
-    let window = unsafe { sys::llama_model_n_swa(weights.as_ptr()) };
-    if memory == MemoryKind::Attention && window > 0 { window.unsigned_abs() } else { u32::MAX }
+    let window = window(weights);
+    if memory == MemoryKind::Attention && window > 0 { window } else { u32::MAX }
 }
 
 fn shape(weights: &Weights) -> Shape {

@@ -2,6 +2,11 @@
 
 use super::*;
 
+fn of_class(request: RequestId, priority: i32, prompt_len: usize, max_new_tokens: u32) -> EngineCommand {
+    let admit = admit(request, request as u32, prompt(request, prompt_len), max_new_tokens);
+    EngineCommand::Admit(Box::new(Admit { rank: priority::rank(priority, request), ..admit }))
+}
+
 #[test]
 fn a_step_never_exceeds_its_token_budget() {
     let mut engine = Engine::new(FakeSpec::default());
@@ -46,21 +51,12 @@ fn patience_puts_no_prompt_before_one_of_a_better_class() {
 fn a_short_prompt_of_a_better_class_has_its_first_token_after_one_step_and_a_long_one_stops_nobody() {
     for length in [40, 200] {
         let mut engine = Engine::new(FakeSpec::default());
-        engine.apply(EngineCommand::SetLimits(Limits {
-            step_tokens: 256,
-            mixed_prefill_tokens: 8,
-            prefill_wait_ms: 0,
-            waiting: Waiting::Nobody,
-        }));
-        let of_class = |request: RequestId, priority: i32, tokens: usize| {
-            let admit = admit(request, request as u32, prompt(request, tokens), 50);
-            EngineCommand::Admit(Box::new(Admit { rank: priority::rank(priority, request), ..admit }))
-        };
+        engine.apply(sizes(256, 8));
         for request in 1..=3 {
-            engine.apply(of_class(request, 0, 10));
+            engine.apply(of_class(request, 0, 10, 50));
         }
         engine.step();
-        engine.apply(of_class(4, -1, length));
+        engine.apply(of_class(4, -1, length, 50));
         let counts = |engine: &Engine| (1..=4).map(|id| engine.outcome().tokens.get(&id).map_or(0, Vec::len)).collect();
         let before: Vec<usize> = counts(&engine);
         engine.step();
@@ -81,30 +77,21 @@ fn a_short_prompt_of_a_better_class_has_its_first_token_after_one_step_and_a_lon
 #[test]
 fn nobody_is_left_out_twice_in_a_row_or_for_a_prompt_that_is_not_the_next() {
     let mut engine = Engine::new(FakeSpec::default());
-    engine.apply(EngineCommand::SetLimits(Limits {
-        step_tokens: 256,
-        mixed_prefill_tokens: 8,
-        prefill_wait_ms: 0,
-        waiting: Waiting::Nobody,
-    }));
-    let of_class = |request: RequestId, priority: i32, tokens: usize| {
-        let admit = admit(request, request as u32, prompt(request, tokens), 200);
-        EngineCommand::Admit(Box::new(Admit { rank: priority::rank(priority, request), ..admit }))
-    };
+    engine.apply(sizes(256, 8));
     let said = |engine: &Engine| engine.outcome().tokens.get(&1).map_or(0, Vec::len);
-    engine.apply(of_class(1, 1, 10));
+    engine.apply(of_class(1, 1, 10, 200));
     engine.step();
     // One short prompt of a better class for each step.
     for request in 2..8 {
-        engine.apply(of_class(request, 0, 10));
+        engine.apply(of_class(request, 0, 10, 200));
         engine.step();
     }
     assert_eq!(said(&engine), 1 + 3, "every other step");
     // A long one of the best class is being read, and one of the class between has come: the worst goes on.
-    engine.apply(of_class(8, -1, 300));
+    engine.apply(of_class(8, -1, 300, 200));
     engine.step();
     engine.step();
-    engine.apply(of_class(9, 0, 10));
+    engine.apply(of_class(9, 0, 10, 200));
     let before = said(&engine);
     (0..4).for_each(|_| engine.step());
     assert_eq!(said(&engine), before + 4);
@@ -114,12 +101,7 @@ fn nobody_is_left_out_twice_in_a_row_or_for_a_prompt_that_is_not_the_next() {
 fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_four_tokens() {
     for (mixed_prefill_tokens, most) in [(40, 40), (3, 4)] {
         let mut engine = Engine::new(FakeSpec::default());
-        engine.apply(EngineCommand::SetLimits(Limits {
-            step_tokens: 200,
-            mixed_prefill_tokens,
-            prefill_wait_ms: 0,
-            waiting: Waiting::Nobody,
-        }));
+        engine.apply(sizes(200, mixed_prefill_tokens));
         engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 300), 50))));
         engine.run_dry();
         engine.apply(EngineCommand::Admit(Box::new(admit(2, 1, prompt(2, 10), 50))));
@@ -139,17 +121,9 @@ fn prefill_is_bounded_only_while_somebody_decodes_and_never_below_four_tokens() 
 fn many_prompts_of_the_same_class_beside_a_stream_are_read_in_larger_steps() {
     let most_beside_one_stream = |prompts: RequestId, priority: i32| {
         let mut engine = Engine::new(FakeSpec::default());
-        let (step_tokens, mixed_prefill_tokens) = (200, 10);
-        let waiting = Waiting::Nobody;
-        engine.apply(EngineCommand::SetLimits(Limits {
-            step_tokens,
-            mixed_prefill_tokens,
-            prefill_wait_ms: 0,
-            waiting,
-        }));
+        engine.apply(sizes(200, 10));
         let mut admit_of_class = |request: RequestId, tokens, priority| {
-            let admit = admit(request, request as u32, prompt(request, tokens), 100);
-            engine.apply(EngineCommand::Admit(Box::new(Admit { rank: priority::rank(priority, request), ..admit })));
+            engine.apply(of_class(request, priority, tokens, 100));
             engine.step();
         };
         admit_of_class(0, 5, 0);
