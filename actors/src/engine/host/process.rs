@@ -165,7 +165,9 @@ fn read_events(stdout: ChildStdout, news: &Sender<News>, sink: &EventSink) {
         match reader.read::<FromEngine>() {
             Ok(Some(FromEngine::Event(EngineEvent::Failed { cause }))) => break Some(cause),
             Ok(Some(FromEngine::Event(event))) => {
-                let _ = news.send(News::of(&event));
+                if matches!(event, EngineEvent::Loaded(_)) {
+                    let _ = news.send(News::Loaded);
+                }
                 sink(event);
             }
             Ok(Some(FromEngine::Beat { done, activity })) => drop(news.send(News::Beat { done, activity })),

@@ -26,7 +26,8 @@ const LOG_GRACE: Duration = Duration::from_millis(50);
 /// one call.
 const LOAD_PATIENCE: u32 = 10;
 
-/// What the keeper is told by the threads beside it.
+/// What the keeper is told by the threads beside it. Not of every event: the beats say that there was one, and to wake a
+/// thread for each token takes time from those that compute.
 #[derive(Debug)]
 pub(super) enum News {
     /// A sign of life.
@@ -38,8 +39,6 @@ pub(super) enum News {
     },
     /// The model is loaded.
     Loaded,
-    /// Something came out, which is progress.
-    Came,
     /// The engine says nothing any more, and why, if it said so.
     Closed {
         /// Its own words.
@@ -47,12 +46,6 @@ pub(super) enum News {
     },
     /// Nobody wants it any more.
     Dropped,
-}
-
-impl News {
-    pub(super) const fn of(event: &EngineEvent) -> Self {
-        if matches!(event, EngineEvent::Loaded(_)) { Self::Loaded } else { Self::Came }
-    }
 }
 
 /// Owns the process.
@@ -144,7 +137,6 @@ impl Keeper {
         loop {
             match news.recv_timeout(TICK) {
                 Ok(News::Beat { done, activity }) => self.patience.on_beat(done, activity, Instant::now()),
-                Ok(News::Came) => self.patience.last_sign = Instant::now(),
                 Ok(News::Loaded) => {
                     self.patience.loaded = true;
                     self.patience.last_sign = Instant::now();
