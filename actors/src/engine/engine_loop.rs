@@ -33,10 +33,13 @@ use crate::engine::store::Store;
 /// and nothing against a step that it would wait for otherwise.
 const PLACE_WAIT: Duration = Duration::from_millis(3);
 
-/// A loop that is given work looks out for more as long as something comes within this time, and no longer than
-/// [`GATHER`]: those that arrive together are read together, and not beside the first one.
+/// A loop that is given work looks out for more: those that arrive together are read together, and not beside the first
+/// one. A request that is alone waits only so long,
 const PAUSE: Duration = Duration::from_millis(1);
-const GATHER: Duration = Duration::from_millis(5);
+/// once a second one has come the next may take longer,
+const BURST_PAUSE: Duration = Duration::from_millis(2);
+/// and it all ends after this time, of which copying prefixes takes a part. Ten clients in Python need half of it.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// How often an idle loop looks whether a KV file is written.
 const WRITER_WAIT: Duration = Duration::from_millis(20);
@@ -192,9 +195,13 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// Takes commands as long as they follow each other closely.
     fn gather(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         let begun = Instant::now();
+        let mut pause = PAUSE;
         while begun.elapsed() < GATHER {
-            match commands.recv_timeout(PAUSE) {
+            match commands.recv_timeout(pause) {
                 Ok(command) => {
+                    if matches!(command, EngineCommand::Admit(_)) {
+                        pause = BURST_PAUSE;
+                    }
                     if let Flow::Stop = self.apply(command) {
                         return Flow::Stop;
                     }
