@@ -41,6 +41,9 @@ const BURST_PAUSE: Duration = Duration::from_millis(2);
 /// and it all ends after this time, of which copying prefixes takes a part. Ten clients in Python need half of it.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// How long after a reset those that were cut off come first. With long contexts reading them all takes minutes.
+const RESTART: Duration = Duration::from_secs(5);
+
 /// How often an idle loop looks whether a KV file is written.
 const WRITER_WAIT: Duration = Duration::from_millis(20);
 
@@ -60,6 +63,7 @@ pub(crate) struct EngineLoop<M, E> {
     plan: Plan,
     sampler: RowSampler,
     step: u64,
+    reset_at: Instant,
     progress: Progress,
     /// The requests that `StepStarted` named last.
     announced: Vec<RequestId>,
@@ -112,6 +116,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             plan: Plan::with_capacity(n_seq_max),
             sampler: RowSampler::new(n_vocab),
             step: 0,
+            reset_at: Instant::now(),
             progress,
             announced: Vec::with_capacity(n_seq_max),
             cells: Cells::Enough,
@@ -271,6 +276,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             return;
         }
         self.epoch = epoch;
+        self.reset_at = Instant::now();
         self.slots.iter_mut().for_each(Slot::stop);
         self.waiting.clear();
         self.cells_freed();
@@ -343,7 +349,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let _work = self.progress.work();
         let started = Instant::now();
         let n_batch = self.model.info().n_batch as usize;
-        self.plan.fill(&self.slots, self.limits, n_batch);
+        let restarted = started.duration_since(self.reset_at) < RESTART;
+        self.plan.fill(&self.slots, self.limits, n_batch, restarted);
         if !self.decode_what_fits()? {
             return Ok(());
         }

@@ -70,6 +70,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let prompt_len = admit.prompt_len as usize;
         let proven = reused >= PROVEN_TOKENS;
         let room = self.model.info().n_ctx_seq as usize - admit.tokens.len();
+        let resumed = admit.tokens.len() > prompt_len;
         let sampler = Sampler::new(&admit.sampling, &admit.tokens, prompt_len, &self.vocabulary);
         let max_new_tokens = admit.max_new_tokens.min(room as u32);
         let mut tokens = admit.tokens;
@@ -88,6 +89,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
                 reused,
                 admitted_at: Instant::now(),
                 sampler,
+                resumed,
                 emitted: 0,
                 max_new_tokens,
                 logprobs: admit.logprobs,

@@ -54,8 +54,9 @@ impl Plan {
         Self { entries: Vec::with_capacity(sequences), order: Vec::with_capacity(sequences), left_out: false }
     }
 
-    /// Plans the next step.
-    pub(crate) fn fill(&mut self, slots: &[Slot], limits: Limits, n_batch: usize) {
+    /// Plans the next step. After a restart nobody decodes before those that it cut off are read again: each of them has
+    /// waited for the load already, and beside others they would take several times as long.
+    pub(crate) fn fill(&mut self, slots: &[Slot], limits: Limits, n_batch: usize, restarted: bool) {
         self.entries.clear();
         self.order.clear();
         for (sequence, slot) in slots.iter().enumerate() {
@@ -64,6 +65,9 @@ impl Plan {
                 Some(run) if !run.held && slot.pending() > 1 => self.order.push(sequence),
                 _ => {}
             }
+        }
+        if restarted && self.order.iter().any(|sequence| is_cut_off(&slots[*sequence])) {
+            self.entries.clear();
         }
         self.left_out = !self.left_out && self.leave_worse_classes_out(slots);
         let decoding = self.entries.len();
@@ -222,6 +226,11 @@ fn has_waited(slot: &Slot, now: Instant, patience: Duration) -> bool {
 /// Whether nothing of its prompt has been computed for this request.
 fn is_unread(slot: &Slot) -> bool {
     slot.run.as_ref().is_some_and(|run| slot.n_cached == run.reused)
+}
+
+/// Whether it has been given tokens before, and none of them again since.
+fn is_cut_off(slot: &Slot) -> bool {
+    slot.run.as_ref().is_some_and(|run| run.resumed && run.emitted == 0)
 }
 
 /// Prompt logprobs make every prompt token an output row, until the prompt is through.

@@ -59,6 +59,8 @@ pub(crate) struct Run {
     pub(crate) reused: usize,
     pub(crate) admitted_at: Instant,
     pub(crate) sampler: Sampler,
+    /// It came with tokens that had been emitted before: it was cut off, or preempted.
+    pub(crate) resumed: bool,
     /// Tokens emitted for this `Admit`.
     pub(crate) emitted: u32,
     pub(crate) max_new_tokens: u32,

@@ -141,3 +141,26 @@ fn many_prompts_of_the_same_class_beside_a_stream_are_read_in_larger_steps() {
     assert_eq!(most_beside_one_stream(6, 0), 40, "four times at most");
     assert_eq!(most_beside_one_stream(6, 1), 10, "a worse class holds up nobody");
 }
+
+#[test]
+fn after_a_restart_nobody_decodes_before_those_that_it_cut_off_are_read_again() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(limits(64));
+    let said = |engine: &Engine, request| engine.outcome().tokens.get(&request).map_or(0, Vec::len);
+    for request in 1..=4 {
+        let admit = admit(request, request as u32, prompt(request, 50), 20);
+        engine.apply(EngineCommand::Admit(Box::new(Admit { prompt_len: 40, ..admit })));
+    }
+    // Fifty tokens each, in steps of 64.
+    (0..3).for_each(|_| engine.step());
+    assert_eq!((1..=4).map(|request| said(&engine, request)).collect::<Vec<_>>(), [1, 1, 1, 0]);
+    engine.step();
+    assert_eq!(said(&engine, 4), 1);
+    engine.apply(EngineCommand::Admit(Box::new(admit(5, 5, prompt(5, 300), 20))));
+    engine.step();
+    assert_eq!((1..=4).map(|request| said(&engine, request)).collect::<Vec<_>>(), [2; 4], "a new one holds up nobody");
+    engine.inner.reset_at -= RESTART;
+    engine.apply(EngineCommand::Admit(Box::new(Admit { prompt_len: 40, ..admit(6, 6, prompt(6, 300), 20) })));
+    engine.step();
+    assert_eq!(said(&engine, 1), 3, "nor one that comes later, preempted perhaps");
+}
