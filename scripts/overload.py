@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a storm of requests does: goodput, refusals, deadlines, memory, and urgent requests among them.
 
-Usage: overload.py SERVER MODEL [--seconds 300] [--calm 60] [--factor 10] [--timeout-s 20] [--tokens 50] [--set KEY=VALUE ...]
+Usage: overload.py SERVER MODEL [--seconds 300] [--calm 60] [--factor 10] [--timeout-s 20] [--tokens 50] [--set KEY=VALUE ...] [--log FILE]
 
 Measures the first token of an urgent request on an idle server and the goodput of 16 clients, one request after the other each.
 Then requests arrive at FACTOR times the rate at which those were answered, for SECONDS, whether or not others have been
@@ -30,7 +30,8 @@ class Storm:
 
     def __init__(self, port, args):
         self.port, self.args, self.lock = port, args, threading.Lock()
-        self.ends, self.refused_ms, self.urgent_ms, self.answered = Counter(), [], [], []
+        self.ends, self.refused_ms, self.answered = Counter(), [], []
+        self.first_ms = {"urgent": [], "others": []}
 
     def ask(self, priority=0):
         body = {
@@ -68,8 +69,8 @@ class Storm:
                 self.answered.append(now)
             if end.startswith("429"):
                 self.refused_ms.append((now - sent) * 1000)
-            if priority < 0 and first:
-                self.urgent_ms.append((first - sent) * 1000)
+            if first:
+                self.first_ms["urgent" if priority < 0 else "others"].append((first - sent) * 1000)
         return end
 
 
@@ -108,7 +109,7 @@ def calm(port, args):
     for client in clients:
         client.join()
     print("calm:", dict(storm.ends), flush=True)
-    return statistics.median(idle.urgent_ms), len(storm.answered) / (max(storm.answered) - began)
+    return statistics.median(idle.first_ms["urgent"]), len(storm.answered) / (max(storm.answered) - began)
 
 
 def storm_of(port, args, rate):
@@ -142,11 +143,13 @@ def main():
     parser.add_argument("--timeout-s", type=float, default=20)
     parser.add_argument("--tokens", type=int, default=50)
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--log", default="/dev/null", help="where the server's log goes")
     args = parser.parse_args()
     args.timeout_s = int(args.timeout_s)
     sets = [word for pair in args.set for word in ("--set", pair)]
     command = [args.server, "serve", "--model", args.model, "--port", str(args.port), *sets]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(args.log, "wb") as log:
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
     try:
         wait_until_ready(args.port)
         idle_ms, rate = calm(args.port, args)
@@ -160,7 +163,8 @@ def main():
         print("goodput by half minutes, tokens/s:", " ".join(f"{each:.1f}" for each in goodput))
         print(f"goodput against calm: median {statistics.median(goodput) / rate / args.tokens:.3f}, whole {statistics.mean(goodput) / rate / args.tokens:.3f}")
         print("refusals, ms:", " ".join(f"p{p} {percentile(storm.refused_ms, p):.1f}" for p in (50, 90, 99)), f"max {max(storm.refused_ms, default=0):.1f}")
-        print("urgent first token, ms:", " ".join(f"p{p} {percentile(storm.urgent_ms, p):.0f}" for p in (50, 90, 99)), f"idle {idle_ms:.0f}")
+        for who, times in storm.first_ms.items():
+            print(f"first token, {who}, ms:", " ".join(f"p{p} {percentile(times, p):.0f}" for p in (50, 90, 99)), f"idle {idle_ms:.0f}")
         print("cores taken from the engine: by the server's actors {:.2f}, by these clients {:.2f}".format(*shares))
         print("resident, MB, server and engine:", before, "then", resident_mb(server.pid))
     finally:
