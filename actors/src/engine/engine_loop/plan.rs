@@ -73,12 +73,14 @@ impl Plan {
         let decoding = self.entries.len();
         let step_tokens = limits.step_tokens as usize;
         let mut budget = step_tokens.max(decoding + MIN_PREFILL).min(n_batch).saturating_sub(decoding);
+        let share = (limits.mixed_prefill_tokens as usize).max(MIN_PREFILL);
         if self.left_out {
             budget = budget.min(AHEAD_TOKENS);
         }
         if decoding > 0 {
-            let share = (limits.mixed_prefill_tokens as usize).max(MIN_PREFILL);
-            budget = budget.min(self.stretched(share, slots));
+            // Without those left out there is time for more.
+            let most = if self.left_out { most_of(share) } else { self.stretched(share, slots) };
+            budget = budget.min(most);
         }
         let left_out = self.left_out;
         let (now, patience) = (Instant::now(), Duration::from_millis(u64::from(limits.prefill_wait_ms)));
@@ -128,7 +130,7 @@ impl Plan {
         let best = self.entries.iter().map(|entry| class(entry.sequence)).min();
         let reading = self.order.iter().filter(|sequence| best.is_none_or(|best| class(**sequence) <= best)).count();
         let more = share.saturating_mul(reading.saturating_sub(1)) / self.entries.len().max(1);
-        share.saturating_add(more).min(share.saturating_mul(MOST_PREFILL_SHARES as usize))
+        share.saturating_add(more).min(most_of(share))
     }
 
     /// Makes the plan smaller after it did not fit: half the prefill, then none, then without the lowest rank.
@@ -208,6 +210,10 @@ impl Plan {
     fn push(&mut self, sequence: usize, count: usize, kind: Kind) {
         self.entries.push(Planned { sequence, count, first_row: 0, kind });
     }
+}
+
+const fn most_of(share: usize) -> usize {
+    share.saturating_mul(MOST_PREFILL_SHARES as usize)
 }
 
 fn class(slot: &Slot) -> u64 {

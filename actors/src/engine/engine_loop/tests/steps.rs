@@ -75,6 +75,23 @@ fn a_short_prompt_of_a_better_class_has_its_first_token_after_one_step_and_a_lon
 }
 
 #[test]
+fn beside_one_of_its_own_class_a_better_class_is_read_in_four_shares() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(sizes(256, 10));
+    (1..=3).for_each(|request| engine.apply(of_class(request, 0, 10, 50)));
+    engine.apply(of_class(4, -1, 10, 50));
+    engine.step();
+    engine.step();
+    engine.apply(of_class(5, -1, 40, 50));
+    let said = |engine: &Engine, request| engine.outcome().tokens.get(&request).map_or(0, Vec::len);
+    let before = (1..=4).map(|request| said(&engine, request)).collect::<Vec<_>>();
+    engine.step();
+    assert_eq!(said(&engine, 5), 1);
+    assert_eq!((1..=3).map(|request| said(&engine, request)).collect::<Vec<_>>(), before[..3], "left out");
+    assert_eq!(said(&engine, 4), before[3] + 1, "not left out");
+}
+
+#[test]
 fn nobody_is_left_out_twice_in_a_row_or_for_a_prompt_that_is_not_the_next() {
     let mut engine = Engine::new(FakeSpec::default());
     engine.apply(sizes(256, 8));
