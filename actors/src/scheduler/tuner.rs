@@ -1,6 +1,7 @@
 //! How much prefill a step carries beside running streams. Pure: measured steps go in, sizes come out.
 //!
-//! While nobody decodes a step is as large as computes well, for the fewest steps. While somebody decodes, every prompt
+//! While nobody decodes a step is as large as computes well, for the fewest steps, but takes no longer than 2.5 s: a request
+//! that comes waits for it, a cancel waits for it, and readiness goes by steps that end. While somebody decodes, every prompt
 //! token in a step makes the gap between two tokens of every running stream longer: then a step carries as many as keep
 //! its predicted time under `max_step`, or under twice what decoding takes by itself where that is longer: prompts that
 //! are read too slowly keep places from decoding, and the whole from being fast.
@@ -39,6 +40,13 @@ const LEAP: f64 = 3.0;
 
 /// A prompt token in a small step costs up to so much more than in one that is all prefill.
 const SMALL_STEP: f64 = 2.0;
+
+/// A step that nobody decodes in takes at most so long, µs, if it can be done with [`LEAST_FULL`] tokens.
+const LONGEST_FULL_US: f64 = 2_500_000.0;
+
+/// The least that is computed at once while nobody decodes, and the size of the first step of all, from which it is learned
+/// what a token takes. Fewer do not make the best of reading the weights.
+const LEAST_FULL: u32 = 64;
 
 /// Whether sizes follow from measured steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +107,9 @@ pub struct Tuner {
     decode: Window<(u32, f64)>,
     /// µs that a prompt token added to a step with decode rows.
     prefill: Window<f64>,
+    /// µs of a prompt token in a step without decode rows.
+    full: Window<f64>,
+    full_tokens: u32,
     mixed_prefill_tokens: u32,
     decode_rows: u32,
     steps_since_change: u32,
@@ -107,12 +118,14 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// Nothing measured yet: the smallest mixed steps.
+    /// Nothing measured yet: the smallest steps.
     pub fn new(args: TunerArgs) -> Self {
         Self {
             args,
             decode: Window::default(),
             prefill: Window::default(),
+            full: Window::default(),
+            full_tokens: LEAST_FULL.min(args.full_step_tokens),
             mixed_prefill_tokens: MIN_PREFILL_TOKENS,
             decode_rows: 0,
             steps_since_change: STEPS_TO_GROW,
@@ -132,7 +145,7 @@ impl Tuner {
         match self.args.mode {
             TunerMode::Static => StepSizes { step_tokens: self.args.step_tokens, mixed_prefill_tokens: u32::MAX },
             TunerMode::Adaptive => {
-                StepSizes { step_tokens: self.args.full_step_tokens, mixed_prefill_tokens: self.mixed_prefill_tokens }
+                StepSizes { step_tokens: self.full_tokens, mixed_prefill_tokens: self.mixed_prefill_tokens }
             }
         }
     }
@@ -149,6 +162,7 @@ impl Tuner {
     /// Learns from a step. Returns the sizes if they have changed.
     pub fn observe(&mut self, step: MeasuredStep) -> Option<StepSizes> {
         let us = step.step_us as f64;
+        let resized = step.decode_rows == 0 && self.resize_full(step.prefill_tokens, us);
         match (step.decode_rows, step.prefill_tokens) {
             (0, 0) => return None,
             (0, tokens) if self.prefill.is_empty() => self.prefill.push(SMALL_STEP * us / f64::from(tokens)),
@@ -159,10 +173,25 @@ impl Tuner {
         if step.decode_rows > 0 {
             self.decode_rows = step.decode_rows;
         }
-        if self.args.mode == TunerMode::Static || self.decode_rows == 0 {
-            return None;
+        let decided = self.decode_rows > 0 && self.decide();
+        (self.args.mode == TunerMode::Adaptive && (resized || decided)).then(|| self.sizes())
+    }
+
+    /// Learns from a step that nobody decoded in; whether its size has changed. A small one says little of a large one.
+    fn resize_full(&mut self, tokens: u32, us: f64) -> bool {
+        let (least, most) = (LEAST_FULL.min(self.args.full_step_tokens), self.args.full_step_tokens);
+        if tokens < least.max(1) {
+            return false;
         }
-        self.decide().then(|| self.sizes())
+        self.full.push(us / f64::from(tokens));
+        let token_us = self.full.median(|us| *us).unwrap_or(us).max(f64::MIN_POSITIVE);
+        let target = (LONGEST_FULL_US / token_us).clamp(f64::from(least), f64::from(most)) as u32;
+        let (ratio, at_most) = (f64::from(target) / f64::from(self.full_tokens), target == most);
+        let changes = ratio <= SHRINK || ratio >= GROW || (at_most && ratio > 1.0);
+        if changes {
+            self.full_tokens = target;
+        }
+        changes
     }
 
     fn learn_from_mixed(&mut self, rows: u32, tokens: u32, us: f64) {

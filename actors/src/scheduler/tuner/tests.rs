@@ -99,10 +99,29 @@ fn without_tuning_sizes_are_as_configured_whatever_is_measured() {
 }
 
 #[test]
-fn a_step_without_decoding_is_always_full() {
+fn a_step_without_decoding_is_full_whatever_mixed_ones_take() {
     let mut run = Run::new(MACHINE, 8);
     run.mixed(MACHINE.slower(10.0), 8, 50, |_| 1.0);
     assert_eq!(run.tuner.sizes().step_tokens, FULL);
+}
+
+#[test]
+fn a_step_without_decoding_ends_in_time_on_a_slow_machine_also_the_first_one() {
+    // 51, 26, 13 and 6 s for a full step.
+    for token in [100_000.0, 50_000.0, 25_000.0, 12_500.0] {
+        let machine = Machine { token, ..MACHINE };
+        let mut run = Run { tuner: Tuner::new(ARGS), sizes: Vec::new(), times: Vec::new(), changes: 0 };
+        for _ in 0..20 {
+            let tokens = run.tuner.sizes().step_tokens;
+            let us = machine.step_us(0, tokens);
+            assert!(us < 2_600_000.0 || tokens == LEAST_FULL, "{tokens} tokens in {us} µs");
+            run.observe(0, tokens, us);
+        }
+        assert!(run.changes <= 2, "{}", run.changes);
+        let fastest = Machine { token: 100.0, ..MACHINE };
+        (0..WINDOW).for_each(|_| run.observe(0, 64, fastest.step_us(0, 64)));
+        assert_eq!(run.tuner.sizes().step_tokens, FULL, "it is fast now");
+    }
 }
 
 #[test]
