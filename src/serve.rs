@@ -153,6 +153,7 @@ async fn start_http(system: &System, args: HttpServerArgs) -> Result<(), ServeEr
     let (addr, board) = (Addr::new(), Arc::clone(args.connections.board()));
     let make = move |_| (HttpServer, args.clone());
     let spec = ChildSpec::actor(system.instance(), names::HTTP, addr.clone(), make)
+        .start_deadline(Duration::from_secs(30))
         .board(board)
         .pausable(move |gate| addr.cast(HttpServerMsg::SetGate(gate)).is_ok());
     system.add_child(spec).await.map(drop).map_err(ServeError::Actors)

@@ -244,6 +244,8 @@ section! {
         end_every: Option<u32> = None, Rule::Integer(1, MANY_TOKENS);
         /// What it speaks: lower-case letters, or characters of several tokens.
         alphabet: Alphabet = Alphabet::Ascii;
+        /// Eight other letters are nearly as likely as the right one, so that samplers and draws decide.
+        undecided: bool = false;
         /// Decoding this text crashes the engine.
         poison: Option<String> = None, Rule::Text(rule::not_empty);
         /// Decoding this text hangs the engine.

@@ -164,6 +164,7 @@ impl Config {
             load_failure: fake.load_failure,
             end_every: fake.end_every,
             alphabet: fake.alphabet,
+            undecided: fake.undecided,
             poison: fake.poison,
             hang: fake.hang,
             parked_limit: self.resources.kv_cache_parked_tokens.unwrap_or(FakeSpec::default().parked_limit),

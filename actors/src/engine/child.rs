@@ -89,7 +89,7 @@ fn settle_in() {
     }
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let core = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-    let first_to_go = std::fs::write("/proc/self/oom_score_adj", "500");
+    let first_to_go = go_first("/proc/self/oom_score_adj");
     let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(false)
@@ -98,6 +98,16 @@ fn settle_in() {
         .with_max_level(tracing::Level::DEBUG)
         .try_init();
     tracing::debug!(?core, ?first_to_go, ?log, "engine process set up");
+}
+
+fn go_first(score: &str) -> io::Result<()> {
+    let inherited = std::fs::read_to_string(score)?.trim().parse().map_err(io::Error::other)?;
+    std::fs::write(score, higher(inherited).to_string())
+}
+
+/// More than the server, whatever that was given: in Kubernetes up to 1,000, which is the most.
+fn higher(inherited: i32) -> i32 {
+    inherited.saturating_add(500).min(1000)
 }
 
 fn send<W: Write>(out: &Out<W>, frame: &FromEngine) -> Result<(), WriteError> {

@@ -41,8 +41,12 @@ const BURST_PAUSE: Duration = Duration::from_millis(2);
 /// and it all ends after this time, of which copying prefixes takes a part. Ten clients in Python need half of it.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// How long after a reset those that were cut off come first. With long contexts reading them all takes minutes.
+/// How long after the engine's start those that its predecessor's end cut off come first. With long contexts reading them all
+/// takes minutes.
 const RESTART: Duration = Duration::from_secs(5);
+
+/// How often one that is held for want of cells tries again while nothing else runs.
+const HELD_WAIT: Duration = Duration::from_secs(1);
 
 /// How often an idle loop looks whether a KV file is written.
 const WRITER_WAIT: Duration = Duration::from_millis(20);
@@ -63,7 +67,8 @@ pub(crate) struct EngineLoop<M, E> {
     plan: Plan,
     sampler: RowSampler,
     step: u64,
-    reset_at: Instant,
+    /// When the first scheduler made itself known: what came before was another engine's.
+    first_reset: Instant,
     progress: Progress,
     /// The requests that `StepStarted` named last.
     announced: Vec<RequestId>,
@@ -116,7 +121,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             plan: Plan::with_capacity(n_seq_max),
             sampler: RowSampler::new(n_vocab),
             step: 0,
-            reset_at: Instant::now(),
+            first_reset: Instant::now(),
             progress,
             announced: Vec::with_capacity(n_seq_max),
             cells: Cells::Enough,
@@ -156,7 +161,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn take_commands(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         if !self.has_work() {
             match self.idle(commands) {
-                Flow::Continue if self.has_work() => return self.gather(commands),
+                Flow::Continue if self.has_work() => {
+                    self.place_freed = false;
+                    return self.gather(commands, GATHER);
+                }
                 Flow::Continue => {}
                 Flow::Stop => return Flow::Stop,
             }
@@ -186,7 +194,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
                 Ok(command) => {
                     let is_admit = matches!(command, EngineCommand::Admit(_));
                     match self.apply(command) {
-                        Flow::Continue if is_admit => return self.gather(commands),
+                        Flow::Continue if is_admit => return self.gather(commands, PLACE_WAIT),
                         Flow::Continue => {}
                         Flow::Stop => return Flow::Stop,
                     }
@@ -197,11 +205,11 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         }
     }
 
-    /// Takes commands as long as they follow each other closely.
-    fn gather(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
+    /// Takes commands as long as they follow each other closely, and no longer than `most`.
+    fn gather(&mut self, commands: &Receiver<EngineCommand>, most: Duration) -> Flow {
         let begun = Instant::now();
         let mut pause = PAUSE;
-        while begun.elapsed() < GATHER {
+        while begun.elapsed() < most {
             match commands.recv_timeout(pause) {
                 Ok(command) => {
                     if matches!(command, EngineCommand::Admit(_)) {
@@ -221,10 +229,18 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn idle(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
         // What the writer has written is told without anybody asking.
         let writes = self.store.as_ref().is_some_and(Store::is_busy);
-        match self.command_or_read(commands, writes.then_some(WRITER_WAIT)) {
+        // Whoever is held although nobody runs tries again now and then: what it waits for may have come to nothing.
+        let held = self.slots.iter().any(|slot| slot.run.as_ref().is_some_and(|run| run.held));
+        let wait = if writes { Some(WRITER_WAIT) } else { held.then_some(HELD_WAIT) };
+        match self.command_or_read(commands, wait) {
             Ok(None) => Flow::Continue,
             Ok(Some(command)) => self.apply(command),
-            Err(RecvTimeoutError::Timeout) => Flow::Continue,
+            Err(RecvTimeoutError::Timeout) => {
+                if held && !writes {
+                    self.cells_freed();
+                }
+                Flow::Continue
+            }
             Err(RecvTimeoutError::Disconnected) => Flow::Stop,
         }
     }
@@ -275,8 +291,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         if epoch <= self.epoch {
             return;
         }
+        if self.epoch == 0 {
+            self.first_reset = Instant::now();
+        }
         self.epoch = epoch;
-        self.reset_at = Instant::now();
         self.slots.iter_mut().for_each(Slot::stop);
         self.waiting.clear();
         self.cells_freed();
@@ -349,7 +367,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let _work = self.progress.work();
         let started = Instant::now();
         let n_batch = self.model.info().n_batch as usize;
-        let restarted = started.duration_since(self.reset_at) < RESTART;
+        let restarted = started.duration_since(self.first_reset) < RESTART;
         self.plan.fill(&self.slots, self.limits, n_batch, restarted);
         if !self.decode_what_fits()? {
             return Ok(());
@@ -409,9 +427,11 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     /// Out of cells although nothing parked can be moved: halves the prefill, then holds back the lowest rank, and says how many cells are missing.
     fn shrink_plan(&mut self) {
-        let needed = self.batch.len() as u32;
+        let tokens = self.batch.len() as u32;
         let is_split = self.model.info().streams.is_some();
         let without_buffer = if is_split { self.plan.drop_empty(&self.slots) } else { None };
+        // It is a buffer that is missing then: one prefix less is enough.
+        let needed = if without_buffer.is_some() { 1 } else { tokens };
         let held = without_buffer.map_or_else(|| self.plan.shrink(&self.slots), |sequence| vec![sequence]);
         for sequence in held {
             if let Some(run) = self.slots[sequence].run.as_mut() {

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::engine::batch::Batch;
 use crate::engine::model::{ControlTokens, DecodeError, Model, Vocabulary};
 use crate::engine::protocol::{AddSpecial, MemoryKind, ModelInfo, SequenceId, TextPart, Token, Trust};
@@ -106,6 +108,12 @@ impl FakeModel {
         let start = self.logits.len();
         self.logits.resize(start + N_VOCAB, 0.0);
         self.logits[start + next as usize] = PEAK;
+        if self.spec.undecided {
+            let hash = self.sequences[sequence].hashes.last().copied().unwrap_or_default();
+            for byte in hash.to_le_bytes() {
+                self.logits[start + usize::from(b'a' + byte % 26)] = PEAK - f32::from(byte % 7) / 4.0;
+            }
+        }
     }
 }
 
@@ -262,21 +270,16 @@ fn multibyte(begun: &[u8], draw: usize) -> Token {
 }
 
 /// The bytes of a character that the last tokens began and did not finish.
-fn incomplete_character(tokens: &[Token]) -> Vec<u8> {
-    let tail: Vec<u8> = tokens[tokens.len().saturating_sub(3)..]
-        .iter()
-        .rev()
-        .map_while(|token| u8::try_from(*token).ok())
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect();
+fn incomplete_character(tokens: &[Token]) -> SmallVec<[u8; 4]> {
+    let last = tokens[tokens.len().saturating_sub(3)..].iter().rev();
+    let mut tail: SmallVec<[u8; 4]> = last.map_while(|token| u8::try_from(*token).ok()).collect();
+    tail.reverse();
     (0..tail.len())
         .map(|start| &tail[start..])
         .find(|bytes| {
             std::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
         })
-        .map_or_else(Vec::new, <[u8]>::to_vec)
+        .map_or_else(SmallVec::new, SmallVec::from_slice)
 }
 
 /// SplitMix64's finalizer (Steele et al., 2014).

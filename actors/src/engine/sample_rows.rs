@@ -60,17 +60,20 @@ impl RowSampler {
         slots: &mut [Slot],
     ) -> Result<Vec<SequenceOutput>, String> {
         let mut entries = plan.entries().iter().peekable();
-        let jobs = slots
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(sequence, slot)| Some((slot, entries.next_if(|entry| entry.sequence == sequence)?)))
-            .map(|(slot, entry)| self.job(model, vocabulary, slot, entry))
-            .collect::<Result<Vec<Job<'_>>, String>>()?;
+        // Room for all at once: what is allocated in a step does not depend on how many there are.
+        let mut jobs = Vec::with_capacity(entries.len());
+        for (sequence, slot) in slots.iter_mut().enumerate() {
+            if let Some(entry) = entries.next_if(|entry| entry.sequence == sequence) {
+                jobs.push(self.job(model, vocabulary, slot, entry)?);
+            }
+        }
         let rows = jobs.iter().filter(|job| job.logits.is_some()).count();
         if rows > 1 && rows * self.n_vocab >= PARALLEL_LOGITS {
             Ok(jobs.into_par_iter().filter_map(|job| self.finish(job, vocabulary)).collect())
         } else {
-            Ok(jobs.into_iter().filter_map(|job| self.finish(job, vocabulary)).collect())
+            let mut outputs = Vec::with_capacity(jobs.len());
+            outputs.extend(jobs.into_iter().filter_map(|job| self.finish(job, vocabulary)));
+            Ok(outputs)
         }
     }
 

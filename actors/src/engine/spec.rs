@@ -175,6 +175,9 @@ pub struct FakeSpec {
     pub end_every: Option<u32>,
     /// What it speaks. Default ASCII.
     pub alphabet: Alphabet,
+    /// Eight letters, drawn from the tokens before, are nearly as likely as the right one, so that samplers and draws
+    /// decide. Default no.
+    pub undecided: bool,
     /// Decoding this text crashes the engine.
     pub poison: Option<String>,
     /// Decoding this text hangs the engine.
@@ -218,6 +221,7 @@ impl Default for FakeSpec {
             load_failure: None,
             end_every: None,
             alphabet: Alphabet::Ascii,
+            undecided: false,
             poison: None,
             hang: None,
             parked_limit: 256,

@@ -25,6 +25,10 @@ use crate::wiring::Wiring;
 /// How long open requests may take to say goodbye when everything stops.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the start of an actor may take that only sets itself up. The backend has no such limit: its engine's watchdog
+/// guards the load.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
 /// What all supervisors of a system share.
 #[derive(Clone, Copy)]
 pub(super) struct Shared<'a> {
@@ -62,7 +66,8 @@ pub(super) fn root(
                 engine_addr,
             )),
             sessions_supervisor(args, sessions, shared),
-            ChildSpec::actor(&args.instance, names::INSPECTOR, Addr::new(), move |_| (Inspector, inspector.clone())),
+            ChildSpec::actor(&args.instance, names::INSPECTOR, Addr::new(), move |_| (Inspector, inspector.clone()))
+                .start_deadline(START_DEADLINE),
         ]
         .into_iter()
         .chain(response_cache)
@@ -97,6 +102,7 @@ fn chaos(args: &SystemArgs, options: ChaosOptions, Shared { wiring, events, .. }
     let addr = Addr::new();
     ChildSpec::actor(&args.instance, names::CHAOS, addr.clone(), move |_| (Chaos, chaos.clone()))
         .board(board)
+        .start_deadline(START_DEADLINE)
         .pausable(move |gate| addr.cast(ChaosMsg::SetGate(gate)).is_ok())
 }
 
@@ -104,6 +110,7 @@ fn response_cache(args: &SystemArgs, options: CacheOptions, wiring: &Arc<Wiring>
     let cache = ResponseCacheArgs { options, wiring: wiring.clone() };
     let addr = wiring.response_cache.clone();
     ChildSpec::actor(&args.instance, names::RESPONSE_CACHE, addr, move |_| (ResponseCache, cache.clone()))
+        .start_deadline(START_DEADLINE)
         .board(wiring.boards.response_cache.clone())
 }
 
@@ -119,6 +126,7 @@ fn kv_cache(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
     let kv_cache = KvCacheArgs { wiring: wiring.clone(), budget };
     ChildSpec::actor(&args.instance, names::KV_CACHE, wiring.kv_cache.clone(), move |_| (KvCache, kv_cache.clone()))
         .on_down(mark_down(wiring, names::KV_CACHE, wiring.kv_cache.clone()))
+        .start_deadline(START_DEADLINE)
         .board(wiring.boards.kv_cache.clone())
 }
 
@@ -135,6 +143,7 @@ fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
     let addr = wiring.scheduler.clone();
     ChildSpec::actor(&args.instance, names::SCHEDULER, addr.clone(), make)
         .on_down(mark_down(wiring, names::SCHEDULER, addr.clone()))
+        .start_deadline(START_DEADLINE)
         .board(wiring.boards.scheduler.clone())
         .pausable(move |gate| addr.cast(SchedulerMsg::SetGate(gate)).is_ok())
 }
@@ -154,6 +163,7 @@ fn sessions_supervisor(
     ChildSpec::actor(&args.instance, names::SESSIONS, sessions.clone(), move |_| {
         (DynamicSupervisor, supervisor.clone())
     })
+    .start_deadline(START_DEADLINE)
     .stop_deadline(SESSIONS_DEADLINE + Duration::from_secs(2))
     .board(wiring.boards.sessions.clone())
 }

@@ -8,7 +8,10 @@ use cllm_actors::request::Usage;
 use cllm_actors::{GenerateRequest, GenerationEvent, Prompt, System};
 use futures_util::StreamExt;
 
-use crate::spec;
+use cllm_actors::engine::llama::load;
+use cllm_actors::engine::model::Model;
+
+use crate::{Sequence, greedy, spec};
 
 /// Far beyond anything these tests take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -113,4 +116,32 @@ async fn a_new_system_finds_what_the_last_one_has_computed() {
     assert!(text.starts_with(" Paris") && other_text.starts_with(" Berlin"), "{text}, {other_text}");
     assert_eq!(usage.cached_tokens, usage.prompt_tokens - 1);
     assert!(other_usage.prompt_tokens - other_usage.cached_tokens <= 5, "what is common, whatever comes after it");
+}
+
+/// Both ends of what `resources.kv_cache_max_memory_mb` promises: as many prefixes are kept as fit, and what they are
+/// counted with is what they take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kept_prefixes_take_the_memory_that_they_may_within_five_percent() {
+    const BUDGET: u64 = 8 << 20;
+    let spec = LlamaSpec { n_ctx: Some(4096), n_batch: 128, retained: 64, ..spec() };
+    let bytes_per_token = {
+        let mut engine = load(&spec, |_| true).expect("the test model loads");
+        let tokens: Vec<_> = (0..64).map(|at| 1000 + at).collect();
+        greedy(&mut engine, &mut Sequence::new(0, &tokens), 64, 1);
+        engine.save(0).expect("a state").len() as f64 / 64.0
+    };
+    let mut args = System::builder().instance("llama-budget").engine(EngineSpec::Llama(Box::new(spec))).build();
+    args.retained_bytes = Some(BUDGET);
+    let system = System::start(args).await.expect("starts");
+    tokio::time::timeout(PATIENCE, system.ready()).await.expect("in time").expect("the test model loads");
+    for number in 0..40 {
+        run(&system, format!("{number} {number} is how we begin, and nobody else does. ")).await;
+    }
+    let board = &system.wiring().boards.kv_cache;
+    let (entries, tokens) = (board.get(kv_cache::ENTRIES), board.get(kv_cache::RETAINED_TOKENS));
+    let (entries, bytes) = (entries.expect("shown"), tokens.expect("shown") as f64 * bytes_per_token);
+    system.stop().await;
+    assert!(entries < 40, "{entries} of 40: nothing was forgotten");
+    let share = bytes / BUDGET as f64;
+    assert!((0.95..=1.0).contains(&share), "{entries} prefixes take {bytes} bytes, {share:.3} of the budget");
 }

@@ -25,9 +25,11 @@ fn told(events: Vec<EngineEvent>) -> (Vec<EngineEvent>, bool) {
     let pipe = Pipe::default();
     let out = Arc::new(Mutex::new(FrameWriter::new(pipe.clone())));
     let (ended, end) = bounded(2);
-    let sink = event_sink(&out, ended, Loading::default(), &Progress::default());
-    for event in events {
+    let progress = Progress::default();
+    let sink = event_sink(&out, ended, Loading::default(), &progress);
+    for (count, event) in (1..).zip(events) {
         sink(event);
+        assert_eq!(progress.read().0, count, "what is said is progress, and the beats alone tell of it");
     }
     let bytes = pipe.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut reader = FrameReader::new(&*bytes);
@@ -79,4 +81,9 @@ fn what_a_load_reads_is_progress_until_the_model_is_loaded() {
     let (loaded, _) = progress.read();
     signs.look_at_the_load(&mut read, || Some(300));
     assert_eq!(progress.read(), (loaded, Activity::Idle));
+}
+
+#[test]
+fn the_engine_goes_before_its_server_when_memory_runs_out() {
+    assert_eq!([0, -300, 999, 1000].map(higher), [500, 200, 1000, 1000]);
 }

@@ -121,7 +121,9 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     /// Puts bytes into an empty sequence, in the place of parked ones if need be.
     pub(super) fn restore_bytes(&mut self, sequence: SequenceId, bytes: &[u8], tokens: u32) -> Restored {
-        if self.model.info().streams.is_some() && tokens > self.model.info().n_ctx_seq {
+        let info = self.model.info();
+        let most = if info.streams.is_some() { info.n_ctx_seq } else { info.n_ctx };
+        if tokens > most {
             return Restored::TooLong;
         }
         loop {

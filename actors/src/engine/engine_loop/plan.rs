@@ -66,8 +66,8 @@ impl Plan {
                 _ => {}
             }
         }
-        if restarted && self.order.iter().any(|sequence| is_cut_off(&slots[*sequence])) {
-            self.entries.clear();
+        if restarted {
+            self.leave_out_beside_those_cut_off(slots);
         }
         self.left_out = !self.left_out && self.leave_worse_classes_out(slots);
         let decoding = self.entries.len();
@@ -102,6 +102,14 @@ impl Plan {
                 budget -= count;
                 rows_left -= if wants_rows { count } else { 0 };
             }
+        }
+    }
+
+    /// Nobody decodes beside one that was cut off and is of its class or a better one.
+    fn leave_out_beside_those_cut_off(&mut self, slots: &[Slot]) {
+        let cut_off = self.order.iter().map(|sequence| &slots[*sequence]).filter(|slot| is_cut_off(slot));
+        if let Some(best) = cut_off.map(class).min() {
+            self.entries.retain(|entry| class(&slots[entry.sequence]) < best);
         }
     }
 
@@ -234,7 +242,7 @@ fn is_unread(slot: &Slot) -> bool {
     slot.run.as_ref().is_some_and(|run| slot.n_cached == run.reused)
 }
 
-/// Whether it has been given tokens before, and none of them again since.
+/// Whether it was given tokens before it was admitted, and none since. One that was preempted is no different.
 fn is_cut_off(slot: &Slot) -> bool {
     slot.run.as_ref().is_some_and(|run| run.resumed && run.emitted == 0)
 }

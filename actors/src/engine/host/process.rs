@@ -65,7 +65,7 @@ impl ProcessHost {
         let pid = child.id();
         let pipes = Pipes::of(&mut child)?;
         let lines = LastLines::default();
-        let keeper = Keeper::new(child, options.watchdog, lines.clone(), sink.clone());
+        let keeper = Keeper::new(child, options, lines.clone(), sink.clone());
         let keeper = if spec.kv_store().is_some() { keeper.that_waits_for_files() } else { keeper };
         // From here on the keeper owns the child; if a later thread cannot be had, `news` is dropped, which ends it.
         thread("cllm-engine-keep", move || {

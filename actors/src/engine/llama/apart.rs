@@ -40,10 +40,12 @@ pub(super) struct Shape {
     pub(super) layers: u32,
     pub(super) width: u32,
     pub(super) size_bytes: u64,
+    pub(super) windowed: bool,
 }
 
 impl Apart {
-    /// `None` where it never pays: on a GPU, without tiles, or with a memory that cannot take a step back.
+    /// `None` where it never pays: on a GPU, without tiles, or with a memory that cannot take a step back. A sliding window cannot
+    /// for sure: the cells that it leaves are others' to take.
     pub(super) fn new(spec: &LlamaSpec, plan: &Plan, memory: MemoryKind, shape: Shape, n_threads: u32) -> Option<Self> {
         if plan.streams.is_some() {
             return Some(Self::Always);
@@ -55,7 +57,7 @@ impl Apart {
         let elements = f64::from(shape.layers) * f64::from(shape.width);
         let key_ns = TILE_ROWS as f64 * elements * ELEMENT_NS / f64::from(n_threads.max(1));
         let run_ns = shape.size_bytes as f64 * WEIGHT_NS;
-        (spec.n_gpu_layers == 0 && tiled && memory == MemoryKind::Attention)
+        (spec.n_gpu_layers == 0 && tiled && memory == MemoryKind::Attention && !shape.windowed)
             .then_some(Self::Estimated { key_ns, run_ns })
     }
 
@@ -78,8 +80,8 @@ mod tests {
     use super::*;
     use crate::engine::llama::plan::{Needs, plan};
 
-    const SMALL: Shape = Shape { layers: 30, width: 576, size_bytes: 98 << 20 };
-    const LARGE: Shape = Shape { layers: 32, width: 4096, size_bytes: 4600 << 20 };
+    const SMALL: Shape = Shape { layers: 30, width: 576, size_bytes: 98 << 20, windowed: false };
+    const LARGE: Shape = Shape { layers: 32, width: 4096, size_bytes: 4600 << 20, windowed: false };
 
     fn apart(shape: Shape, n_threads: u32) -> Apart {
         let spec = LlamaSpec::new("model.gguf");
@@ -123,6 +125,8 @@ mod tests {
         let of = |spec: &LlamaSpec, memory| Apart::new(spec, &unified(), memory, SMALL, 2).is_some();
         assert!(of(&spec, MemoryKind::Attention));
         assert!(!of(&spec, MemoryKind::Recurrent));
+        let windowed = Shape { windowed: true, ..SMALL };
+        assert!(Apart::new(&spec, &unified(), MemoryKind::Attention, windowed, 2).is_none());
         assert!(!of(&LlamaSpec { n_gpu_layers: 99, ..spec.clone() }, MemoryKind::Attention));
         assert!(!of(&LlamaSpec { type_v: KvType::Q8_0, ..spec.clone() }, MemoryKind::Attention));
         assert!(!of(&LlamaSpec { flash_attn: FlashAttention::Disabled, ..spec }, MemoryKind::Attention));

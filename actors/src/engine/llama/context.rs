@@ -452,6 +452,7 @@ fn shape(weights: &Weights) -> Shape {
             layers: sys::llama_model_n_layer(model).unsigned_abs(),
             width: sys::llama_model_n_embd(model).unsigned_abs(),
             size_bytes: sys::llama_model_size(model),
+            windowed: window(weights) > 0,
         }
     }
 }

@@ -176,8 +176,80 @@ fn after_a_restart_nobody_decodes_before_those_that_it_cut_off_are_read_again() 
     engine.apply(EngineCommand::Admit(Box::new(admit(5, 5, prompt(5, 300), 20))));
     engine.step();
     assert_eq!((1..=4).map(|request| said(&engine, request)).collect::<Vec<_>>(), [2; 4], "a new one holds up nobody");
-    engine.inner.reset_at -= RESTART;
+    engine.inner.first_reset -= RESTART;
     engine.apply(EngineCommand::Admit(Box::new(Admit { prompt_len: 40, ..admit(6, 6, prompt(6, 300), 20) })));
     engine.step();
     assert_eq!(said(&engine, 1), 3, "nor one that comes later, preempted perhaps");
+}
+
+#[test]
+fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_scheduler_alone() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(limits(64));
+    let said = |engine: &Engine, request| engine.outcome().tokens.get(&request).map_or(0, Vec::len);
+    let cut_off = |request, priority, length| {
+        let admit = admit(request, request as u32, prompt(request, length), 20);
+        let rank = priority::rank(priority, request);
+        EngineCommand::Admit(Box::new(Admit { prompt_len: 5, rank, ..admit }))
+    };
+    engine.apply(cut_off(1, 0, 50));
+    engine.apply(cut_off(2, 5, 500));
+    engine.step();
+    engine.step();
+    assert_eq!((said(&engine, 1), said(&engine, 2)), (2, 0), "the better class goes on");
+    engine.inner.first_reset -= RESTART;
+    engine.apply(EngineCommand::Reset { epoch: 2 });
+    for (request, length) in [(3, 50), (4, 500)] {
+        let admit = admit(request, request as u32, prompt(request, length), 20);
+        engine.apply(EngineCommand::Admit(Box::new(Admit { epoch: 2, prompt_len: 5, ..admit })));
+    }
+    engine.step();
+    engine.step();
+    assert_eq!((said(&engine, 3), said(&engine, 4)), (2, 0), "this engine's own, and their KV is there");
+}
+
+#[test]
+fn an_idle_loop_takes_a_whole_burst_before_its_first_step() {
+    let mut engine = Engine::new(FakeSpec::default());
+    let (commands, queue) = crossbeam_channel::bounded(8);
+    for request in 0..4 {
+        commands
+            .send(EngineCommand::Admit(Box::new(admit(request, request as u32, prompt(request, 9), 5))))
+            .expect("room");
+    }
+    assert!(matches!(engine.inner.take_commands(&queue), Flow::Continue));
+    engine.step();
+    assert_eq!((0..4).map(|request| engine.outcome().tokens[&request].len()).collect::<Vec<_>>(), [1; 4]);
+}
+
+#[test]
+fn a_place_that_was_freed_waits_a_little_for_its_next_request_if_there_is_one() {
+    let waits = |waiting: Waiting| {
+        let mut engine = Engine::new(FakeSpec::default());
+        let limits = Limits { step_tokens: 256, mixed_prefill_tokens: 64, prefill_wait_ms: 0, waiting };
+        engine.apply(EngineCommand::SetLimits(limits));
+        for request in 1..=2 {
+            engine.apply(EngineCommand::Admit(Box::new(admit(request, request as u32, prompt(request, 9), 50))));
+        }
+        engine.step();
+        let (commands, queue) = crossbeam_channel::bounded(8);
+        commands.send(EngineCommand::Cancel { epoch: 1, request: 1 }).expect("room");
+        let waited = Instant::now();
+        assert!(matches!(engine.inner.take_commands(&queue), Flow::Continue));
+        waited.elapsed()
+    };
+    assert!(waits(Waiting::Somebody) >= PLACE_WAIT);
+    assert!(waits(Waiting::Nobody) < Duration::from_secs(1), "there is nobody to wait for");
+}
+
+#[test]
+fn whoever_is_held_while_nobody_runs_tries_again() {
+    let mut engine = Engine::new(FakeSpec::default());
+    engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 9), 5))));
+    engine.inner.slots[0].run.as_mut().expect("it runs").held = true;
+    assert!(!engine.inner.has_work());
+    let (_commands, queue) = crossbeam_channel::bounded(1);
+    assert!(matches!(engine.inner.take_commands(&queue), Flow::Continue));
+    engine.run_dry();
+    assert_eq!(engine.outcome().tokens[&1].len(), 5);
 }

@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::LastLines;
-use crate::engine::host::EventSink;
+use crate::engine::host::{EventSink, ProcessOptions};
 use crate::engine::progress::Activity;
 use crate::engine::protocol::EngineEvent;
 
 /// How often the keeper looks.
 const TICK: Duration = Duration::from_millis(100);
+
+/// A look that took so much longer is time in which this process stood still itself (a container paused, a terminal's Ctrl-Z),
+/// which is nobody's silence.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// How long a process may take to end by itself once its pipes are closed.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -62,14 +66,26 @@ pub(super) struct Keeper {
 #[derive(Debug)]
 struct Patience {
     watchdog: Duration,
+    /// From one beat to the next: so late may be heard what has been done.
+    beat: Duration,
     loaded: bool,
     done: u64,
     last_sign: Instant,
+    last_look: Instant,
 }
 
 impl Patience {
-    fn new(watchdog: Duration, now: Instant) -> Self {
-        Self { watchdog, loaded: false, done: 0, last_sign: now }
+    fn new(watchdog: Duration, beat: Duration, now: Instant) -> Self {
+        Self { watchdog, beat, loaded: false, done: 0, last_sign: now, last_look: now }
+    }
+
+    /// To be told at least every [`TICK`].
+    fn on_look(&mut self, now: Instant) {
+        let passed = now.duration_since(self.last_look);
+        if passed > STANDSTILL {
+            self.last_sign += passed;
+        }
+        self.last_look = now;
     }
 
     /// An idle engine owes no progress, only beats.
@@ -82,7 +98,7 @@ impl Patience {
 
     /// Longest time without progress.
     fn limit(&self) -> Duration {
-        if self.loaded { self.watchdog } else { self.watchdog.saturating_mul(LOAD_PATIENCE) }
+        if self.loaded { self.watchdog + self.beat } else { self.watchdog.saturating_mul(LOAD_PATIENCE) }
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -104,8 +120,9 @@ enum End {
 }
 
 impl Keeper {
-    pub(super) fn new(child: Child, watchdog: Duration, lines: LastLines, sink: EventSink) -> Self {
-        Self { child, patience: Patience::new(watchdog, Instant::now()), end_deadline: END_DEADLINE, lines, sink }
+    pub(super) fn new(child: Child, options: &ProcessOptions, lines: LastLines, sink: EventSink) -> Self {
+        let patience = Patience::new(options.watchdog, options.kept_beat(), Instant::now());
+        Self { child, patience, end_deadline: END_DEADLINE, lines, sink }
     }
 
     /// For a process that writes KV files before it ends.
@@ -135,7 +152,9 @@ impl Keeper {
 
     fn watch(&mut self, news: &Receiver<News>) -> End {
         loop {
-            match news.recv_timeout(TICK) {
+            let heard = news.recv_timeout(TICK);
+            self.patience.on_look(Instant::now());
+            match heard {
                 Ok(News::Beat { done, activity }) => self.patience.on_beat(done, activity, Instant::now()),
                 Ok(News::Loaded) => {
                     self.patience.loaded = true;
@@ -191,6 +210,10 @@ mod tests {
 
     const WATCHDOG: Duration = Duration::from_secs(10);
 
+    fn patience(start: Instant) -> Patience {
+        Patience::new(WATCHDOG, Duration::from_millis(250), start)
+    }
+
     fn after(seconds: u64, start: Instant) -> Instant {
         start + Duration::from_secs(seconds)
     }
@@ -198,7 +221,7 @@ mod tests {
     #[test]
     fn only_work_without_progress_is_a_hang() {
         let start = Instant::now();
-        let mut patience = Patience { loaded: true, ..Patience::new(WATCHDOG, start) };
+        let mut patience = Patience { loaded: true, ..patience(start) };
         patience.on_beat(1, Activity::Working, after(9, start));
         assert!(!patience.is_over(after(18, start)), "progress nine seconds ago");
         patience.on_beat(1, Activity::Working, after(18, start));
@@ -211,11 +234,24 @@ mod tests {
     #[test]
     fn a_load_may_take_longer() {
         let start = Instant::now();
-        let patience = Patience::new(WATCHDOG, start);
+        let patience = patience(start);
         assert!(!patience.is_over(after(99, start)));
         assert!(patience.is_over(after(101, start)));
         assert_eq!(patience.epitaph(), "no progress for 100000 ms while loading, killed by the watchdog");
         let loaded = Patience { loaded: true, ..patience };
-        assert_eq!(loaded.epitaph(), "no progress for 10000 ms, killed by the watchdog");
+        assert_eq!(loaded.epitaph(), "no progress for 10250 ms, killed by the watchdog");
+    }
+
+    #[test]
+    fn a_server_that_stood_still_blames_nobody() {
+        let start = Instant::now();
+        let mut patience = Patience { loaded: true, ..patience(start) };
+        patience.on_look(after(1, start));
+        patience.on_look(after(3600, start));
+        assert!(!patience.is_over(after(3600, start)), "it may have slept as well");
+        for second in 3600..3612 {
+            patience.on_look(after(second, start));
+        }
+        assert!(patience.is_over(after(3612, start)), "awake for twelve seconds");
     }
 }
