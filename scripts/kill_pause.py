@@ -33,7 +33,7 @@ class Stream(threading.Thread):
     def __init__(self, port, prompt, max_tokens):
         super().__init__()
         self.port, self.prompt, self.max_tokens = port, prompt, max_tokens
-        self.times, self.prompt_tokens = [], 0
+        self.times, self.prompt_tokens, self.refused = [], 0, None
         self.start()
 
     def run(self):
@@ -41,8 +41,11 @@ class Stream(threading.Thread):
                 "stream_options": {"include_usage": True}}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         connection.request("POST", "/v1/completions", json.dumps(body), HEADERS)
-        for line in connection.getresponse():
-            if line.startswith(b"data: {"):
+        answer = connection.getresponse()
+        for line in answer:
+            if answer.status != 200 or b'"error"' in line:
+                self.refused = line
+            elif line.startswith(b"data: {"):
                 chunk = json.loads(line[6:])
                 if any(choice["text"] for choice in chunk["choices"]):
                     self.times.append(time.time())
@@ -66,7 +69,10 @@ def loads(log):
 
 def one_round(args, log):
     streams = [Stream(args.port, words(30), 64) for _ in range(args.streams)]
+    deadline = time.time() + 120
     while min(len(stream.times) for stream in streams) < KILL_AFTER:
+        if time.time() > deadline or any(stream.refused for stream in streams):
+            raise SystemExit(f"the streams do not run: {[stream.refused for stream in streams]}")
         time.sleep(0.005)
     had = [len(stream.times) for stream in streams]
     engine = engine_pid(args.port)
@@ -74,6 +80,8 @@ def one_round(args, log):
     os.kill(engine, signal.SIGKILL)
     for stream in streams:
         stream.join()
+    if any(stream.refused for stream in streams):
+        raise SystemExit(f"a stream did not go on: {[stream.refused for stream in streams]}")
     pauses = [max(b - a for a, b in zip(stream.times, stream.times[1:])) for stream in streams]
     load = loads(log)[-1] - killed
     # A word is a token at least; what is more is taken out below.

@@ -112,10 +112,13 @@ def calm(port, args):
     return statistics.median(idle.first_ms["urgent"]), len(storm.answered) / (max(storm.answered) - began)
 
 
-def storm_of(port, args, rate):
+def storm_of(port, pid, args, rate):
     storm, began, number = Storm(port, args), time.monotonic(), 0
-    clients, next_urgent = [], 5.0
+    clients, next_urgent, resident = [], 5.0, [resident_mb(pid)]
     while (passed := time.monotonic() - began) < args.seconds:
+        if passed >= 60 * len(resident):
+            resident.append(resident_mb(pid))
+            clients = [client for client in clients if client.is_alive()]
         if passed >= next_urgent:
             clients.append(threading.Thread(target=storm.ask, args=(-100,)))
             clients[-1].start()
@@ -129,7 +132,7 @@ def storm_of(port, args, rate):
     for client in clients:
         client.join()
     halves = Counter(int((at - began) // 30) for at in storm.answered)
-    return storm, [halves[half] * args.tokens / 30 for half in range(int(args.seconds // 30))]
+    return storm, resident, [halves[half] * args.tokens / 30 for half in range(int(args.seconds // 30))]
 
 
 def main():
@@ -153,10 +156,9 @@ def main():
     try:
         wait_until_ready(args.port)
         idle_ms, rate = calm(args.port, args)
-        before = resident_mb(server.pid)
         print(f"capacity {rate:.2f} requests/s, {rate * args.tokens:.1f} tokens/s; urgent first token when idle {idle_ms:.0f} ms", flush=True)
         spent, began = (cpu_of(server.pid), time.process_time()), time.monotonic()
-        storm, goodput = storm_of(args.port, args, rate * args.factor)
+        storm, resident, goodput = storm_of(args.port, server.pid, args, rate * args.factor)
         passed = time.monotonic() - began
         shares = ((cpu_of(server.pid) - spent[0]) / passed, (time.process_time() - spent[1]) / passed)
         print("storm:", dict(storm.ends))
@@ -166,7 +168,8 @@ def main():
         for who, times in storm.first_ms.items():
             print(f"first token, {who}, ms:", " ".join(f"p{p} {percentile(times, p):.0f}" for p in (50, 90, 99)), f"idle {idle_ms:.0f}")
         print("cores taken from the engine: by the server's actors {:.2f}, by these clients {:.2f}".format(*shares))
-        print("resident, MB, server and engine:", before, "then", resident_mb(server.pid))
+        for who, sizes in zip(("server", "engine"), zip(*resident, resident_mb(server.pid))):
+            print(f"resident by minutes, MB, {who}:", *sizes)
     finally:
         server.terminate()
         server.wait(40)

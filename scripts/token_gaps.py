@@ -5,8 +5,8 @@ Usage: token_gaps.py BINARY MODEL SETTINGS [SETTINGS ...] [--rounds 3] [--stream
 
 SETTINGS are `key=value` with commas between them; each is a server of its own, and each round asks one after the other.
 A round starts the streams, sends one long prompt when all of them run, and waits for everything. Then it asks ten short
-prompts at once for the throughput. Printed are, in ms, the gaps between two tokens of the streams (median, 99th
-percentile, longest, over everything from the long prompt's sending to its first token and, for the median, before it),
+prompts at once for the throughput. Printed are, in ms, all gaps between two tokens of the streams (median, 99th percentile,
+longest; before the long prompt, beside it and after it),
 the time to the long prompt's first token, and tokens per second. Stdlib only.
 """
 import argparse

@@ -5,7 +5,7 @@ use std::path::Path;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::client::{PATIENCE, Stream, soon};
+use crate::client::{Ask, PATIENCE, Stream, soon};
 use crate::expected::{after, choice_text, chunks_text, text_body};
 use crate::failures::running;
 use crate::server::{Server, signal};
@@ -80,8 +80,101 @@ async fn kill_9_of_the_engine_costs_no_stream_a_token() {
     }
     assert_eq!(answer["usage"]["completion_tokens"], 100);
     server.log_line(&["signal 9"]).await;
+    let backend = server.get("/actors/engine-0/backend-0").await.ok();
+    let cause = backend["restarts"][0]["cause"].as_str().unwrap_or_default();
+    assert!(cause.contains("ended by signal 9"), "{cause}");
     assert!(!exists(killed), "no zombie is left");
     assert_ne!(pid(&server, 2).await, killed);
+}
+
+#[tokio::test]
+async fn choices_that_are_computed_each_go_on_each() {
+    let server = server(&[]).await;
+    let fields = json!({ "max_tokens": 200, "n": 2, "seed": 7, "temperature": 1.0, "stream": true });
+    // Equal ones would share one sequence.
+    let ask = Ask::post(PATH, &text_body("both", fields)).header("cache-control", "no-store");
+    let mut stream = server.open(ask).await;
+    let mut chunks = Vec::new();
+    while (0..2).any(|choice| chunks_text(&chunks, choice).len() < 5) {
+        chunks.push(stream.chunk().await.expect("both run"));
+    }
+    let killed = pid(&server, 1).await;
+    signal(killed, "KILL").await;
+    chunks.extend(stream.chunks().await);
+    for choice in 0..2 {
+        assert_eq!(chunks_text(&chunks, choice), after("both", 200), "choice {choice}");
+    }
+    assert_eq!(chunks.last().and_then(|last| last["resumed"].as_u64()), Some(2), "both were");
+}
+
+#[tokio::test]
+async fn draws_and_penalties_go_on_where_they_were() {
+    let server = server(&["backend.fake.undecided=true"]).await;
+    let ask = |seed: usize| {
+        let fields = json!({
+            "max_tokens": 200, "seed": seed, "temperature": 1.3, "top_p": 0.98, "repeat_penalty": 1.1,
+            "presence_penalty": 0.4, "frequency_penalty": 0.1, "dry_multiplier": 0.5, "stream": true,
+        });
+        Ask::post(PATH, &text_body("drawn", fields)).header("cache-control", "no-store")
+    };
+    let mut streams = join_all((0..8).map(async |seed| server.open(ask(seed)).await)).await;
+    let begun = join_all(streams.iter_mut().map(async |stream| stream.chunk().await.expect("it runs"))).await;
+    signal(pid(&server, 1).await, "KILL").await;
+    let text = async |stream: &mut Stream, mut chunks: Vec<Value>| {
+        chunks.extend(stream.chunks().await);
+        (chunks_text(&chunks, 0), chunks.last().and_then(|last| last["resumed"].as_u64()))
+    };
+    let mut texts = Vec::new();
+    for (seed, (mut stream, first)) in streams.into_iter().zip(begun).enumerate() {
+        let (cut, resumed) = text(&mut stream, vec![first]).await;
+        let (calm, _) = text(&mut server.open(ask(seed)).await, Vec::new()).await;
+        assert_eq!((cut.len(), resumed), (200, Some(1)));
+        assert_eq!(cut, calm, "seed {seed}");
+        texts.push(cut);
+    }
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), 8, "other seeds draw other texts");
+}
+
+#[tokio::test]
+async fn an_echo_that_is_cut_in_its_prompt_is_whole() {
+    let server = server(&["scheduler.tuner=static", "scheduler.step_tokens=16"]).await;
+    let prompt = "a prompt that is long enough to be cut in its middle ".repeat(20);
+    let fields = json!({ "max_tokens": 20, "echo": true, "logprobs": 2 });
+    let ask = || Ask::post(PATH, &text_body(&prompt, fields.clone())).header("cache-control", "no-store");
+    let cut = server.begin_ask(ask());
+    soon("some of the prompt is read", async {
+        while server.get("/actors/engine-0/backend-0").await.ok()["state"]["cells_used"].as_u64() < Some(40) {}
+    })
+    .await;
+    let killed = pid(&server, 1).await;
+    signal(killed, "KILL").await;
+    let answer = cut.answer().await.ok();
+    let calm = server.ask(ask()).await.ok();
+    assert_eq!(answer["choices"], calm["choices"]);
+    assert_eq!(answer["usage"]["completion_tokens"], 20);
+    assert_ne!(pid(&server, 2).await, killed);
+}
+
+#[tokio::test]
+async fn the_engine_process_is_set_up_to_fail_well() {
+    let server = server(&["backend.llama_cpp.spin=77"]).await;
+    let pid = pid(&server, 1).await;
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).expect("it runs");
+    let limits = read("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("listed");
+    assert!(core.split_whitespace().nth(4) == Some("0"), "no core file of gigabytes: {core}");
+    let own: i32 =
+        std::fs::read_to_string("/proc/self/oom_score_adj").expect("Linux").trim().parse().expect("a number");
+    assert_eq!(read("oom_score_adj").trim(), (own + 500).min(1000).to_string(), "it goes before its server");
+    let environment = read("environ");
+    assert!(
+        ["GGML_NO_BACKTRACE=1", "GOMP_SPINCOUNT=77"].iter().all(|set| environment.split('\0').any(|had| had == *set))
+    );
+    let stat = read("stat");
+    let group = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(2));
+    assert_eq!(group, Some(&*pid.to_string()), "a terminal's Ctrl-C is not for it");
 }
 
 #[tokio::test]
