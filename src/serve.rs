@@ -14,7 +14,7 @@ use std::time::Duration;
 use cllm_actors::GenerateError;
 use cllm_actors::engine::spec::EngineSpec;
 use cllm_actors::names;
-use cllm_actors::supervision::{Addr, ChildSpec};
+use cllm_actors::supervision::{Addr, ChildSpec, START_DEADLINE};
 use cllm_actors::system::{Status, System};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -153,7 +153,7 @@ async fn start_http(system: &System, args: HttpServerArgs) -> Result<(), ServeEr
     let (addr, board) = (Addr::new(), Arc::clone(args.connections.board()));
     let make = move |_| (HttpServer, args.clone());
     let spec = ChildSpec::actor(system.instance(), names::HTTP, addr.clone(), make)
-        .start_deadline(Duration::from_secs(30))
+        .start_deadline(START_DEADLINE)
         .board(board)
         .pausable(move |gate| addr.cast(HttpServerMsg::SetGate(gate)).is_ok());
     system.add_child(spec).await.map(drop).map_err(ServeError::Actors)

@@ -24,7 +24,7 @@ use self::policy::{Action, Company, Event, Policy, PolicyLimits, Prefixes};
 use self::positions::Positions;
 use self::queue::{Served, Standing};
 use self::sharing::Woken;
-use self::tuner::{MeasuredStep, Tuner, TunerArgs, TunerMode};
+use self::tuner::{MeasuredStep, StepSizes, Tuner, TunerArgs, TunerMode};
 use crate::backend::BackendMsg;
 use crate::boards::scheduler as board;
 use crate::engine::protocol::{Admit, Ended, Epoch, Held, Limits, RequestId, SequenceId, Token, Waiting};
@@ -198,9 +198,14 @@ impl Scheduler {
         let n_ctx = if model.info.streams.is_some() { usize::MAX } else { model.info.n_ctx as usize };
         let policy = Policy::new(PolicyLimits { running, n_ctx }, model.info.memory);
         // Of the one before this one, which is restarted in the middle of a burst.
-        let before = args.wiring.boards.scheduler.get(board::MIXED_PREFILL_TOKENS);
+        let before =
+            |place| args.wiring.boards.scheduler.get(place).and_then(|size| u32::try_from(size).ok()).unwrap_or(0);
+        let sizes = StepSizes {
+            step_tokens: before(board::STEP_TOKENS),
+            mixed_prefill_tokens: before(board::MIXED_PREFILL_TOKENS),
+        };
         let mut state = SchedulerState {
-            tuner: Tuner::new(args.tuner).starting_at(before.and_then(|size| u32::try_from(size).ok()).unwrap_or(0)),
+            tuner: Tuner::new(args.tuner).starting_at(sizes),
             notice: Notice::default(),
             positions: Positions::default(),
             args,
@@ -353,10 +358,11 @@ impl SchedulerState {
         let (shown, sizes) = (&self.args.wiring.boards.scheduler, self.tuner.sizes());
         let estimates = self.tuner.estimates();
         let adaptive = self.args.tuner.mode == TunerMode::Adaptive;
+        let mixed = if adaptive { sizes.mixed_prefill_tokens } else { sizes.step_tokens };
         shown.set(board::TUNER, adaptive.into());
         shown.set(board::STEP_TOKENS, sizes.step_tokens.into());
         shown.set(board::MAX_STEP_US, self.args.tuner.max_step.as_micros() as u64);
-        shown.set(board::MIXED_PREFILL_TOKENS, sizes.mixed_prefill_tokens.min(sizes.step_tokens).into());
+        shown.set(board::MIXED_PREFILL_TOKENS, mixed.into());
         let known = [(board::DECODE_US, estimates.decode_us), (board::PREFILL_TOKEN_NS, estimates.prefill_token_ns)];
         for (place, estimate) in known {
             if let Some(estimate) = estimate {

@@ -31,5 +31,5 @@ pub use policy::{ChildFacts, ChildStatus};
 pub use record::{EventKind, SupervisionEventRecord};
 pub use registry::{ActorRegistry, ActorStatus, Gate, SessionRow};
 pub use rules::{Backoff, Intensity, Restart, Rules, Strategy, WhenExhausted};
-pub use spec::{ChildSpec, StartError};
+pub use spec::{ChildSpec, START_DEADLINE, StartError};
 pub use supervisor::{AddError, CommandError, Supervisor, SupervisorArgs, SupervisorError, SupervisorMsg};

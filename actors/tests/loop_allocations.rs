@@ -4,6 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cllm_actors::SamplingParams;
 use cllm_actors::engine::host::{EngineHost, HostKind};
@@ -50,7 +51,7 @@ fn allocations_of_steps(sequences: u32) -> Vec<usize> {
     const TOKENS: u32 = 500;
     let (ended, end) = bounded(64);
     let (counts, counted) = bounded(4096);
-    let spec = EngineSpec::Fake(FakeSpec { running: 16, ..FakeSpec::default() });
+    let spec = EngineSpec::Fake(FakeSpec { running: 16, step_time: Duration::from_millis(1), ..FakeSpec::default() });
     // Events are told on the loop's own thread.
     let sink = Arc::new(move |event| match event {
         EngineEvent::Step(step) if step.prefill_tokens == 0 && step.outputs.len() == sequences as usize => {

@@ -93,8 +93,8 @@ section! {
         max_queue: u32 = 1024, Rule::Integer(1, 1_000_000);
         /// Share of `max_queue` that the requests of one API key may take, when there is more than one key.
         key_share: f64 = 0.5, Rule::Number(0.0, 1.0);
-        /// How much a step carries: `adaptive` reads prompts as fast as `max_step_ms` allows beside running streams, and in
-        /// steps of `n_ubatch` tokens when none runs; `static` takes `step_tokens` always.
+        /// How much a step carries: `adaptive` reads prompts as fast as `max_step_ms` allows beside running streams, and when
+        /// none runs in steps of `n_ubatch` tokens, or on a CPU of as many as take 2.5 s; `static` takes `step_tokens` always.
         tuner: Tuner = Tuner::Adaptive;
         /// With `tuner: adaptive`, the time under which a step is kept that reads prompts beside running streams, in
         /// milliseconds: the longest gap between two tokens, unless decoding alone takes longer. It is up to four times as
@@ -244,7 +244,7 @@ section! {
         end_every: Option<u32> = None, Rule::Integer(1, MANY_TOKENS);
         /// What it speaks: lower-case letters, or characters of several tokens.
         alphabet: Alphabet = Alphabet::Ascii;
-        /// Eight other letters are nearly as likely as the right one, so that samplers and draws decide.
+        /// Up to eight other letters are nearly as likely as the right one, so that samplers and draws decide.
         undecided: bool = false;
         /// Decoding this text crashes the engine.
         poison: Option<String> = None, Rule::Text(rule::not_empty);

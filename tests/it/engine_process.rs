@@ -90,7 +90,7 @@ async fn kill_9_of_the_engine_costs_no_stream_a_token() {
 #[tokio::test]
 async fn choices_that_are_computed_each_go_on_each() {
     let server = server(&[]).await;
-    let fields = json!({ "max_tokens": 200, "n": 2, "seed": 7, "temperature": 1.0, "stream": true });
+    let fields = json!({ "max_tokens": 400, "n": 2, "seed": 7, "temperature": 1.0, "stream": true });
     // Equal ones would share one sequence.
     let ask = Ask::post(PATH, &text_body("both", fields)).header("cache-control", "no-store");
     let mut stream = server.open(ask).await;
@@ -102,7 +102,7 @@ async fn choices_that_are_computed_each_go_on_each() {
     signal(killed, "KILL").await;
     chunks.extend(stream.chunks().await);
     for choice in 0..2 {
-        assert_eq!(chunks_text(&chunks, choice), after("both", 200), "choice {choice}");
+        assert_eq!(chunks_text(&chunks, choice), after("both", 400), "choice {choice}");
     }
     assert_eq!(chunks.last().and_then(|last| last["resumed"].as_u64()), Some(2), "both were");
 }
@@ -112,7 +112,7 @@ async fn draws_and_penalties_go_on_where_they_were() {
     let server = server(&["backend.fake.undecided=true"]).await;
     let ask = |seed: usize| {
         let fields = json!({
-            "max_tokens": 200, "seed": seed, "temperature": 1.3, "top_p": 0.98, "repeat_penalty": 1.1,
+            "max_tokens": 400, "seed": seed, "temperature": 1.3, "top_p": 0.98, "repeat_penalty": 1.1,
             "presence_penalty": 0.4, "frequency_penalty": 0.1, "dry_multiplier": 0.5, "stream": true,
         });
         Ask::post(PATH, &text_body("drawn", fields)).header("cache-control", "no-store")
@@ -124,14 +124,12 @@ async fn draws_and_penalties_go_on_where_they_were() {
         chunks.extend(stream.chunks().await);
         (chunks_text(&chunks, 0), chunks.last().and_then(|last| last["resumed"].as_u64()))
     };
-    let mut texts = Vec::new();
-    for (seed, (mut stream, first)) in streams.into_iter().zip(begun).enumerate() {
-        let (cut, resumed) = text(&mut stream, vec![first]).await;
-        let (calm, _) = text(&mut server.open(ask(seed)).await, Vec::new()).await;
-        assert_eq!((cut.len(), resumed), (200, Some(1)));
-        assert_eq!(cut, calm, "seed {seed}");
-        texts.push(cut);
-    }
+    let cut = streams.iter_mut().zip(begun).map(async |(stream, first)| text(stream, vec![first]).await);
+    let cut = join_all(cut).await;
+    let calm = join_all((0..8).map(async |seed| text(&mut server.open(ask(seed)).await, Vec::new()).await.0)).await;
+    assert!(cut.iter().all(|(text, resumed)| (text.len(), *resumed) == (400, Some(1))), "{cut:?}");
+    let mut texts: Vec<_> = cut.into_iter().map(|(text, _)| text).collect();
+    assert_eq!(texts, calm);
     texts.sort_unstable();
     texts.dedup();
     assert_eq!(texts.len(), 8, "other seeds draw other texts");
@@ -139,7 +137,8 @@ async fn draws_and_penalties_go_on_where_they_were() {
 
 #[tokio::test]
 async fn an_echo_that_is_cut_in_its_prompt_is_whole() {
-    let server = server(&["scheduler.tuner=static", "scheduler.step_tokens=16"]).await;
+    let slow = ["scheduler.tuner=static", "scheduler.step_tokens=16", "backend.fake.step_time_us=20000"];
+    let server = Server::start(&[&["backend.fake.host=process"], &slow[..]].concat()).await;
     let prompt = "a prompt that is long enough to be cut in its middle ".repeat(20);
     let fields = json!({ "max_tokens": 20, "echo": true, "logprobs": 2 });
     let ask = || Ask::post(PATH, &text_body(&prompt, fields.clone())).header("cache-control", "no-store");
@@ -149,6 +148,7 @@ async fn an_echo_that_is_cut_in_its_prompt_is_whole() {
     })
     .await;
     let killed = pid(&server, 1).await;
+    assert!(!cut.is_answered(), "it was to be cut");
     signal(killed, "KILL").await;
     let answer = cut.answer().await.ok();
     let calm = server.ask(ask()).await.ok();

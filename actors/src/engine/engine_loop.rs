@@ -33,13 +33,16 @@ use crate::engine::store::Store;
 /// and nothing against a step that it would wait for otherwise.
 const PLACE_WAIT: Duration = Duration::from_millis(3);
 
-/// A loop that is given work looks out for more: those that arrive together are read together, and not beside the first
-/// one. A request that is alone waits only so long,
+/// How long a loop that is given work looks out for more: those that arrive together are read together, and not beside the
+/// first one.
 const PAUSE: Duration = Duration::from_millis(1);
-/// once a second one has come the next may take longer,
+
+/// The same once a second request has come.
 const BURST_PAUSE: Duration = Duration::from_millis(2);
-/// and it all ends after this time, of which copying prefixes takes a part. Ten clients in Python need half of it.
-const GATHER: Duration = Duration::from_millis(20);
+
+/// The longest that a burst is gathered, copying its prefixes included: ten requests of a client in Python come within 10 ms,
+/// and the copies take as long.
+const GATHER: Duration = Duration::from_millis(40);
 
 /// How long after the engine's start those that its predecessor's end cut off come first. With long contexts reading them all
 /// takes minutes.
@@ -69,6 +72,8 @@ pub(crate) struct EngineLoop<M, E> {
     step: u64,
     /// When the first scheduler made itself known: what came before was another engine's.
     first_reset: Instant,
+    /// When somebody was last held for want of cells.
+    held_at: Instant,
     progress: Progress,
     /// The requests that `StepStarted` named last.
     announced: Vec<RequestId>,
@@ -122,6 +127,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             sampler: RowSampler::new(n_vocab),
             step: 0,
             first_reset: Instant::now(),
+            held_at: Instant::now(),
             progress,
             announced: Vec::with_capacity(n_seq_max),
             cells: Cells::Enough,
@@ -209,8 +215,9 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn gather(&mut self, commands: &Receiver<EngineCommand>, most: Duration) -> Flow {
         let begun = Instant::now();
         let mut pause = PAUSE;
-        while begun.elapsed() < most {
-            match commands.recv_timeout(pause) {
+        loop {
+            // What lies there is taken in any case.
+            match commands.recv_timeout(pause.min(most.saturating_sub(begun.elapsed()))) {
                 Ok(command) => {
                     if matches!(command, EngineCommand::Admit(_)) {
                         pause = BURST_PAUSE;
@@ -219,11 +226,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
                         return Flow::Stop;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Timeout) => return Flow::Continue,
                 Err(RecvTimeoutError::Disconnected) => return Flow::Stop,
             }
         }
-        Flow::Continue
     }
 
     fn idle(&mut self, commands: &Receiver<EngineCommand>) -> Flow {
@@ -231,16 +237,15 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let writes = self.store.as_ref().is_some_and(Store::is_busy);
         // Whoever is held although nobody runs tries again now and then: what it waits for may have come to nothing.
         let held = self.slots.iter().any(|slot| slot.run.as_ref().is_some_and(|run| run.held));
+        if held && self.held_at.elapsed() >= HELD_WAIT {
+            self.cells_freed();
+            return Flow::Continue;
+        }
         let wait = if writes { Some(WRITER_WAIT) } else { held.then_some(HELD_WAIT) };
         match self.command_or_read(commands, wait) {
             Ok(None) => Flow::Continue,
             Ok(Some(command)) => self.apply(command),
-            Err(RecvTimeoutError::Timeout) => {
-                if held && !writes {
-                    self.cells_freed();
-                }
-                Flow::Continue
-            }
+            Err(RecvTimeoutError::Timeout) => Flow::Continue,
             Err(RecvTimeoutError::Disconnected) => Flow::Stop,
         }
     }
@@ -436,6 +441,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         for sequence in held {
             if let Some(run) = self.slots[sequence].run.as_mut() {
                 run.held = true;
+                self.held_at = Instant::now();
             }
         }
         if self.cells == Cells::Enough {

@@ -111,7 +111,8 @@ impl FakeModel {
         if self.spec.undecided {
             let hash = self.sequences[sequence].hashes.last().copied().unwrap_or_default();
             for byte in hash.to_le_bytes() {
-                self.logits[start + usize::from(b'a' + byte % 26)] = PEAK - f32::from(byte % 7) / 4.0;
+                let logit = &mut self.logits[start + usize::from(b'a' + byte % 26)];
+                *logit = logit.max(PEAK - f32::from(1 + byte % 7) / 4.0);
             }
         }
     }

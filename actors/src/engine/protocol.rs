@@ -179,7 +179,7 @@ pub struct Limits {
     pub mixed_prefill_tokens: u32,
     /// A sequence that has waited so long for its first prefill chunk goes before lower ranks of its class, ms; 0: never.
     pub prefill_wait_ms: u32,
-    /// Whether requests wait for a place: then a step that frees one is followed by up to 3 ms of waiting for one.
+    /// Whether requests wait for a place: then a step that frees one is followed by a few ms of waiting for one.
     pub waiting: Waiting,
 }
 

@@ -175,8 +175,8 @@ pub struct FakeSpec {
     pub end_every: Option<u32>,
     /// What it speaks. Default ASCII.
     pub alphabet: Alphabet,
-    /// Eight letters, drawn from the tokens before, are nearly as likely as the right one, so that samplers and draws
-    /// decide. Default no.
+    /// Up to eight letters, by the tokens before, are nearly as likely as the right one, so that samplers and draws decide.
+    /// Default no.
     pub undecided: bool,
     /// Decoding this text crashes the engine.
     pub poison: Option<String>,

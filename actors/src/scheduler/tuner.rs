@@ -1,7 +1,9 @@
 //! How much prefill a step carries beside running streams. Pure: measured steps go in, sizes come out.
 //!
-//! While nobody decodes a step is as large as computes well, for the fewest steps, but takes no longer than 2.5 s: a request
-//! that comes waits for it, a cancel waits for it, and readiness goes by steps that end. While somebody decodes, every prompt
+//! While nobody decodes a step is as large as computes well, for the fewest steps, and on a CPU no longer than `longest_full`:
+//! a request that comes waits for it, a cancel waits for it, and readiness goes by steps that end. What a step costs by
+//! itself is not told apart there, so that a machine that reads its weights from a disk for each step gets small ones; static
+//! sizes suit it better. While somebody decodes, every prompt
 //! token in a step makes the gap between two tokens of every running stream longer: then a step carries as many as keep
 //! its predicted time under `max_step`, or under twice what decoding takes by itself where that is longer: prompts that
 //! are read too slowly keep places from decoding, and the whole from being fast.
@@ -41,9 +43,6 @@ const LEAP: f64 = 3.0;
 /// A prompt token in a small step costs up to so much more than in one that is all prefill.
 const SMALL_STEP: f64 = 2.0;
 
-/// A step that nobody decodes in takes at most so long, µs, if it can be done with [`LEAST_FULL`] tokens.
-const LONGEST_FULL_US: f64 = 2_500_000.0;
-
 /// The least that is computed at once while nobody decodes, and the size of the first step of all, from which it is learned
 /// what a token takes. Fewer do not make the best of reading the weights.
 const LEAST_FULL: u32 = 64;
@@ -68,6 +67,8 @@ pub struct TunerArgs {
     pub full_step_tokens: u32,
     /// The time under which a step is kept that somebody decodes in.
     pub max_step: Duration,
+    /// The time under which one is kept that nobody decodes in, if that can be done with 64 tokens; `None`: no bound.
+    pub longest_full: Option<Duration>,
 }
 
 /// A step that was computed.
@@ -109,6 +110,7 @@ pub struct Tuner {
     prefill: Window<f64>,
     /// µs of a prompt token in a step without decode rows.
     full: Window<f64>,
+    last_full_us: f64,
     full_tokens: u32,
     mixed_prefill_tokens: u32,
     decode_rows: u32,
@@ -125,7 +127,8 @@ impl Tuner {
             decode: Window::default(),
             prefill: Window::default(),
             full: Window::default(),
-            full_tokens: LEAST_FULL.min(args.full_step_tokens),
+            last_full_us: 0.0,
+            full_tokens: if args.longest_full.is_some() { least_full(args) } else { args.full_step_tokens },
             mixed_prefill_tokens: MIN_PREFILL_TOKENS,
             decode_rows: 0,
             steps_since_change: STEPS_TO_GROW,
@@ -133,11 +136,15 @@ impl Tuner {
         }
     }
 
-    /// Begins with the size that another tuner of the same engine has come to. Measured is nothing yet.
+    /// Begins with the sizes that another tuner of the same engine has come to. Measured is nothing yet.
     #[must_use]
-    pub fn starting_at(self, mixed_prefill_tokens: u32) -> Self {
-        let most = self.args.full_step_tokens.max(MIN_PREFILL_TOKENS);
-        Self { mixed_prefill_tokens: mixed_prefill_tokens.clamp(MIN_PREFILL_TOKENS, most), ..self }
+    pub fn starting_at(self, sizes: StepSizes) -> Self {
+        let most = self.args.full_step_tokens;
+        Self {
+            mixed_prefill_tokens: sizes.mixed_prefill_tokens.clamp(MIN_PREFILL_TOKENS, most.max(MIN_PREFILL_TOKENS)),
+            full_tokens: sizes.step_tokens.clamp(self.full_tokens, most),
+            ..self
+        }
     }
 
     /// What the next step may carry.
@@ -161,37 +168,49 @@ impl Tuner {
 
     /// Learns from a step. Returns the sizes if they have changed.
     pub fn observe(&mut self, step: MeasuredStep) -> Option<StepSizes> {
+        let before = self.sizes();
         let us = step.step_us as f64;
-        let resized = step.decode_rows == 0 && self.resize_full(step.prefill_tokens, us);
         match (step.decode_rows, step.prefill_tokens) {
             (0, 0) => return None,
-            (0, tokens) if self.prefill.is_empty() => self.prefill.push(SMALL_STEP * us / f64::from(tokens)),
-            (0, _) => {}
+            (0, tokens) => self.learn_from_full(tokens, us),
             (rows, 0) => self.decode.push((rows, us)),
             (rows, tokens) => self.learn_from_mixed(rows, tokens, us),
         }
         if step.decode_rows > 0 {
             self.decode_rows = step.decode_rows;
         }
-        let decided = self.decode_rows > 0 && self.decide();
-        (self.args.mode == TunerMode::Adaptive && (resized || decided)).then(|| self.sizes())
+        if self.decode_rows > 0 {
+            self.decide();
+        }
+        let sizes = self.sizes();
+        (sizes != before).then_some(sizes)
     }
 
-    /// Learns from a step that nobody decoded in; whether its size has changed. A small one says little of a large one.
-    fn resize_full(&mut self, tokens: u32, us: f64) -> bool {
-        let (least, most) = (LEAST_FULL.min(self.args.full_step_tokens), self.args.full_step_tokens);
-        if tokens < least.max(1) {
-            return false;
+    /// A step that nobody decoded in. A small one says little of a large one.
+    fn learn_from_full(&mut self, tokens: u32, us: f64) {
+        let token_us = us / f64::from(tokens);
+        if self.prefill.is_empty() {
+            self.prefill.push(SMALL_STEP * token_us);
         }
-        self.full.push(us / f64::from(tokens));
-        let token_us = self.full.median(|us| *us).unwrap_or(us).max(f64::MIN_POSITIVE);
-        let target = (LONGEST_FULL_US / token_us).clamp(f64::from(least), f64::from(most)) as u32;
-        let (ratio, at_most) = (f64::from(target) / f64::from(self.full_tokens), target == most);
-        let changes = ratio <= SHRINK || ratio >= GROW || (at_most && ratio > 1.0);
-        if changes {
+        if tokens < least_full(self.args) {
+            return;
+        }
+        self.full.push(token_us);
+        // Slow twice in a row is believed at once, everything else when it is usual.
+        let twice = token_us.min(self.last_full_us);
+        self.last_full_us = token_us;
+        let target = self.affordable(self.full.median(|us| *us).unwrap_or(token_us).max(twice));
+        let ratio = f64::from(target) / f64::from(self.full_tokens.max(1));
+        if ratio <= SHRINK || ratio >= GROW || target == self.args.full_step_tokens {
             self.full_tokens = target;
         }
-        changes
+    }
+
+    /// As many prompt tokens as may be read at once while nobody decodes.
+    fn affordable(&self, token_us: f64) -> u32 {
+        let Some(longest) = self.args.longest_full else { return self.args.full_step_tokens };
+        let tokens = longest.as_micros() as f64 / token_us.max(f64::MIN_POSITIVE);
+        (tokens as u32).clamp(least_full(self.args), self.args.full_step_tokens)
     }
 
     fn learn_from_mixed(&mut self, rows: u32, tokens: u32, us: f64) {
@@ -206,6 +225,9 @@ impl Tuner {
         }
         let added = us - decode_us.unwrap_or(at_most);
         self.prefill.push((added / f64::from(tokens)).max(LEAST_SHARE * mean));
+        // No token costs less beside others than alone.
+        let affordable = self.prefill_token_us().map_or(0, |us| self.affordable(us));
+        self.full_tokens = self.full_tokens.max(affordable);
     }
 
     /// Compares a step with what was predicted for it. One surprise is an accident, the second in a row is not.
@@ -226,9 +248,9 @@ impl Tuner {
         self.surprise = 1.0;
     }
 
-    /// Changes the size if it is worth it.
-    fn decide(&mut self) -> bool {
-        let Some(token_us) = self.prefill_token_us() else { return false };
+    /// Changes the size of mixed steps if it is worth it.
+    fn decide(&mut self) {
+        let Some(token_us) = self.prefill_token_us() else { return };
         let decode_us = self.decode_us(self.decode_rows).unwrap_or(0.0);
         let room = (self.args.max_step.as_micros() as f64).max(decode_us / DECODE_SHARE) - decode_us;
         let (least, most) = (f64::from(MIN_PREFILL_TOKENS), f64::from(self.args.full_step_tokens));
@@ -239,11 +261,10 @@ impl Tuner {
         } else if target >= GROW * current && self.steps_since_change >= STEPS_TO_GROW {
             target.min(2.0 * current)
         } else {
-            return false;
+            return;
         };
         self.mixed_prefill_tokens = next as u32;
         self.steps_since_change = 0;
-        true
     }
 
     /// Fewer rows than measured take as long as those, more of them longer in proportion.
@@ -254,6 +275,10 @@ impl Tuner {
     fn prefill_token_us(&self) -> Option<f64> {
         self.prefill.median(|us| *us)
     }
+}
+
+const fn least_full(args: TunerArgs) -> u32 {
+    if LEAST_FULL < args.full_step_tokens { LEAST_FULL } else { args.full_step_tokens }
 }
 
 /// The last few values.

@@ -18,6 +18,9 @@ use crate::engine::protocol::Epoch;
 /// How long a child may take to stop unless its spec says otherwise.
 pub const DEFAULT_STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the start of an actor may take that only sets itself up. Not a default: what loads something takes its time.
+pub const START_DEADLINE: Duration = Duration::from_secs(30);
+
 type StartFuture = Pin<Box<dyn Future<Output = Result<(ActorCell, JoinHandle<()>), StartError>> + Send>>;
 type StartFn = dyn Fn(ActorCell, Epoch) -> StartFuture + Send + Sync;
 

@@ -18,6 +18,9 @@ use crate::supervision::{Rules, Strategy, WhenExhausted};
 /// How long an engine that failed too often is left down.
 const HOLD: Duration = Duration::from_secs(60);
 
+/// How long a step may take on a CPU that nobody decodes in: whoever comes or leaves waits for its end.
+const LONGEST_FULL_STEP: Duration = Duration::from_millis(2500);
+
 /// Everything a system is started with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SystemArgs {
@@ -93,11 +96,17 @@ impl SystemArgs {
 
     /// How large a step is. More tokens than are computed at once would only make it longer.
     pub(super) fn tuner(&self) -> TunerArgs {
-        let full_step_tokens = match &self.engine {
-            EngineSpec::Llama(spec) => spec.n_ubatch.min(spec.n_batch),
-            EngineSpec::Fake(spec) => spec.n_batch,
+        let (full_step_tokens, on_gpu) = match &self.engine {
+            EngineSpec::Llama(spec) => (spec.n_ubatch.min(spec.n_batch), spec.n_gpu_layers != 0),
+            EngineSpec::Fake(spec) => (spec.n_batch, false),
         };
-        TunerArgs { mode: self.tuner, step_tokens: self.step_tokens, full_step_tokens, max_step: self.max_step }
+        TunerArgs {
+            mode: self.tuner,
+            step_tokens: self.step_tokens,
+            full_step_tokens,
+            max_step: self.max_step,
+            longest_full: (!on_gpu).then_some(LONGEST_FULL_STEP),
+        }
     }
 
     /// Sequences that run at once.

@@ -17,17 +17,13 @@ use crate::scheduler::{Scheduler, SchedulerArgs, SchedulerMsg};
 use crate::supervision::supervisor::SupervisorArgs;
 use crate::supervision::{
     Addr, ChildSpec, DynamicSupervisor, DynamicSupervisorArgs, DynamicSupervisorMsg, EpochSource, Rules,
-    SupervisionEventRecord,
+    START_DEADLINE, SupervisionEventRecord,
 };
 use crate::system::Status;
 use crate::wiring::Wiring;
 
 /// How long open requests may take to say goodbye when everything stops.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long the start of an actor may take that only sets itself up. The backend has no such limit: its engine's watchdog
-/// guards the load.
-const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What all supervisors of a system share.
 #[derive(Clone, Copy)]
@@ -60,11 +56,9 @@ pub(super) fn root(
         path: args.instance.clone(),
         rules: rules(args, args.root_rules),
         children: [
-            ChildSpec::supervisor(&args.instance, names::ENGINE, engine_addr.clone(), engine).on_down(mark_down(
-                wiring,
-                names::ENGINE,
-                engine_addr,
-            )),
+            ChildSpec::supervisor(&args.instance, names::ENGINE, engine_addr.clone(), engine)
+                .start_deadline(START_DEADLINE)
+                .on_down(mark_down(wiring, names::ENGINE, engine_addr)),
             sessions_supervisor(args, sessions, shared),
             ChildSpec::actor(&args.instance, names::INSPECTOR, Addr::new(), move |_| (Inspector, inspector.clone()))
                 .start_deadline(START_DEADLINE),
@@ -116,6 +110,7 @@ fn response_cache(args: &SystemArgs, options: CacheOptions, wiring: &Arc<Wiring>
 
 fn backend(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
     let backend = BackendArgs { engine: args.engine.clone(), host: args.host.clone(), wiring: wiring.clone() };
+    // No deadline for its start: the engine's watchdog guards the load.
     ChildSpec::actor(&args.instance, names::BACKEND, wiring.backend.clone(), move |_| (Backend, backend.clone()))
         .on_down(mark_down(wiring, names::BACKEND, wiring.backend.clone()))
         .board(wiring.boards.backend.clone())

@@ -60,6 +60,8 @@ struct Request {
     prompt: String,
     tokens: usize,
     engine: Engine,
+    /// No answer of another's serves it, nor its own another.
+    keeps_to_itself: bool,
     /// What is done when is drawn from here.
     random: fastrand::Rng,
 }
@@ -133,7 +135,7 @@ impl Request {
         let manner = MANNERS[random.usize(..MANNERS.len())];
         let tokens = if engine == Engine::Fake { random.usize(20..150) } else { random.usize(8..48) };
         let prompt = format!("{id} says {}", "something ".repeat(random.usize(..8)));
-        Self { id, manner, prompt, tokens, engine, random: random.fork() }
+        Self { id, manner, prompt, tokens, engine, keeps_to_itself: random.bool(), random: random.fork() }
     }
 
     fn ask(&self) -> Ask {
@@ -142,7 +144,7 @@ impl Request {
             "n": self.manner.choices(), "stream": self.manner.streams(), "stream_options": { "include_usage": true },
         });
         // Equal choices share one sequence unless nothing is to be shared.
-        let cache = if self.prompt.len().is_multiple_of(2) { "no-store" } else { "max-age=60" };
+        let cache = if self.keeps_to_itself { "no-store" } else { "max-age=60" };
         let ask = Ask::post(PATH, &body).header("x-api-key", "boss").header("x-request-id", &self.id);
         ask.header("cache-control", cache)
     }

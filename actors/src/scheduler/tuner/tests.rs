@@ -12,6 +12,7 @@ const ARGS: TunerArgs = TunerArgs {
     step_tokens: 256,
     full_step_tokens: FULL,
     max_step: Duration::from_millis(60),
+    longest_full: Some(Duration::from_millis(2500)),
 };
 
 /// What a step costs: so much for itself, for a decode row and for a prompt token, µs.
@@ -84,8 +85,11 @@ impl Run {
 
 #[test]
 fn a_tuner_goes_on_where_another_one_was_within_its_bounds() {
-    for (before, begun) in [(0, MIN_PREFILL_TOKENS), (40, 40), (1 << 20, FULL)] {
-        assert_eq!(Tuner::new(ARGS).starting_at(before).sizes().mixed_prefill_tokens, begun);
+    for (before, begun) in
+        [((0, 0), (LEAST_FULL, MIN_PREFILL_TOKENS)), ((200, 40), (200, 40)), ((1 << 20, 1 << 20), (FULL, FULL))]
+    {
+        let sizes = |(step_tokens, mixed_prefill_tokens)| StepSizes { step_tokens, mixed_prefill_tokens };
+        assert_eq!(Tuner::new(ARGS).starting_at(sizes(before)).sizes(), sizes(begun));
     }
 }
 
@@ -121,7 +125,27 @@ fn a_step_without_decoding_ends_in_time_on_a_slow_machine_also_the_first_one() {
         let fastest = Machine { token: 100.0, ..MACHINE };
         (0..WINDOW).for_each(|_| run.observe(0, 64, fastest.step_us(0, 64)));
         assert_eq!(run.tuner.sizes().step_tokens, FULL, "it is fast now");
+        run.observe(0, FULL, machine.step_us(0, FULL));
+        assert_eq!(run.tuner.sizes().step_tokens, FULL, "an accident");
+        run.observe(0, FULL, machine.step_us(0, FULL));
+        let us = machine.step_us(0, run.tuner.sizes().step_tokens);
+        assert!(us < 2_600_000.0 || run.tuner.sizes().step_tokens == LEAST_FULL, "it is slow again: {us}");
     }
+}
+
+#[test]
+fn where_full_steps_have_no_bound_they_are_full_from_the_first_one() {
+    let mut tuner = Tuner::new(TunerArgs { longest_full: None, ..ARGS });
+    assert_eq!(tuner.sizes().step_tokens, FULL);
+    tuner.observe(MeasuredStep { decode_rows: 0, prefill_tokens: FULL, step_us: 60_000_000 });
+    assert_eq!(tuner.sizes().step_tokens, FULL);
+}
+
+#[test]
+fn a_machine_that_is_never_without_streams_learns_of_full_steps_too() {
+    let mut run = Run { tuner: Tuner::new(ARGS), sizes: Vec::new(), times: Vec::new(), changes: 0 };
+    run.mixed(MACHINE, 8, 60, |_| 1.0);
+    assert_eq!(run.tuner.sizes().step_tokens, FULL);
 }
 
 #[test]

@@ -239,7 +239,8 @@ fn a_place_that_was_freed_waits_a_little_for_its_next_request_if_there_is_one() 
         waited.elapsed()
     };
     assert!(waits(Waiting::Somebody) >= PLACE_WAIT);
-    assert!(waits(Waiting::Nobody) < Duration::from_secs(1), "there is nobody to wait for");
+    let shortest = (0..20).map(|_| waits(Waiting::Nobody)).min();
+    assert!(shortest < Some(PLACE_WAIT), "there is nobody to wait for: {shortest:?}");
 }
 
 #[test]
@@ -248,8 +249,14 @@ fn whoever_is_held_while_nobody_runs_tries_again() {
     engine.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 9), 5))));
     engine.inner.slots[0].run.as_mut().expect("it runs").held = true;
     assert!(!engine.inner.has_work());
-    let (_commands, queue) = crossbeam_channel::bounded(1);
-    assert!(matches!(engine.inner.take_commands(&queue), Flow::Continue));
+    let (commands, queue) = crossbeam_channel::bounded(8);
+    let begun = Instant::now();
+    while !engine.inner.has_work() {
+        // Other commands do not put it off.
+        commands.send(limits(64)).expect("room");
+        assert!(matches!(engine.inner.take_commands(&queue), Flow::Continue));
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never does");
+    }
     engine.run_dry();
     assert_eq!(engine.outcome().tokens[&1].len(), 5);
 }

@@ -13,8 +13,8 @@ use crate::engine::protocol::EngineEvent;
 /// How often the keeper looks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A look that took so much longer is time in which this process stood still itself (a container paused, a terminal's Ctrl-Z),
-/// which is nobody's silence.
+/// Looks that lie so far apart, or half of the watchdog's time, mean that this process stood still itself (a container paused,
+/// a terminal's Ctrl-Z), which is nobody's silence.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// How long a process may take to end by itself once its pipes are closed.
@@ -72,24 +72,28 @@ struct Patience {
     done: u64,
     last_sign: Instant,
     last_look: Instant,
+    /// Since the last beat: a server that stands still all the time may not wait for ever.
+    stood_still: bool,
 }
 
 impl Patience {
     fn new(watchdog: Duration, beat: Duration, now: Instant) -> Self {
-        Self { watchdog, beat, loaded: false, done: 0, last_sign: now, last_look: now }
+        Self { watchdog, beat, loaded: false, done: 0, last_sign: now, last_look: now, stood_still: false }
     }
 
     /// To be told at least every [`TICK`].
     fn on_look(&mut self, now: Instant) {
         let passed = now.duration_since(self.last_look);
-        if passed > STANDSTILL {
-            self.last_sign += passed;
+        if passed > STANDSTILL.min(self.watchdog / 2) && !self.stood_still {
+            self.last_sign = (self.last_sign + passed).min(now);
+            self.stood_still = true;
         }
         self.last_look = now;
     }
 
     /// An idle engine owes no progress, only beats.
     fn on_beat(&mut self, done: u64, activity: Activity, now: Instant) {
+        self.stood_still = false;
         if done != self.done || activity == Activity::Idle {
             self.done = done;
             self.last_sign = now;
@@ -98,7 +102,8 @@ impl Patience {
 
     /// Longest time without progress.
     fn limit(&self) -> Duration {
-        if self.loaded { self.watchdog + self.beat } else { self.watchdog.saturating_mul(LOAD_PATIENCE) }
+        let patience = if self.loaded { self.watchdog } else { self.watchdog.saturating_mul(LOAD_PATIENCE) };
+        patience + self.beat
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -108,7 +113,7 @@ impl Patience {
     /// What is said of an engine that is killed.
     fn epitaph(&self) -> String {
         let what = if self.loaded { "" } else { " while loading" };
-        format!("no progress for {} ms{what}, killed by the watchdog", self.limit().as_millis())
+        format!("no progress for {} ms{what}, killed by the watchdog", (self.limit() - self.beat).as_millis())
     }
 }
 
@@ -153,18 +158,19 @@ impl Keeper {
     fn watch(&mut self, news: &Receiver<News>) -> End {
         loop {
             let heard = news.recv_timeout(TICK);
-            self.patience.on_look(Instant::now());
+            let now = Instant::now();
+            self.patience.on_look(now);
             match heard {
-                Ok(News::Beat { done, activity }) => self.patience.on_beat(done, activity, Instant::now()),
+                Ok(News::Beat { done, activity }) => self.patience.on_beat(done, activity, now),
                 Ok(News::Loaded) => {
                     self.patience.loaded = true;
-                    self.patience.last_sign = Instant::now();
+                    self.patience.last_sign = now;
                 }
                 Ok(News::Closed { cause }) => return End::Closed(cause),
                 Ok(News::Dropped) | Err(RecvTimeoutError::Disconnected) => return End::Dropped,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.patience.is_over(Instant::now()) {
+            if self.patience.is_over(now) {
                 return End::Hung;
             }
         }
@@ -239,7 +245,7 @@ mod tests {
         assert!(patience.is_over(after(101, start)));
         assert_eq!(patience.epitaph(), "no progress for 100000 ms while loading, killed by the watchdog");
         let loaded = Patience { loaded: true, ..patience };
-        assert_eq!(loaded.epitaph(), "no progress for 10250 ms, killed by the watchdog");
+        assert_eq!(loaded.epitaph(), "no progress for 10000 ms, killed by the watchdog");
     }
 
     #[test]
@@ -253,5 +259,8 @@ mod tests {
             patience.on_look(after(second, start));
         }
         assert!(patience.is_over(after(3612, start)), "awake for twelve seconds");
+        let mut patience = Patience { loaded: true, ..self::patience(start) };
+        (1..10).for_each(|look| patience.on_look(after(2 * look, start)));
+        assert!(patience.is_over(after(18, start)), "one that stands still all the time waits no longer");
     }
 }
