@@ -1,5 +1,5 @@
-//! Models of a layer or two with zero weights and a SentencePiece vocabulary, written by hand: for tokenizer rules and
-//! kinds of attention that the downloaded model does not have.
+//! Models of a layer or two with a SentencePiece vocabulary, written by hand: for tokenizer rules and kinds of memory that the
+//! downloaded model does not have. Their weights are zeros, or noise where it matters what is computed.
 
 const WIDTH: u64 = 32;
 
@@ -20,7 +20,9 @@ struct Writer {
     n_pairs: u64,
     tensors: Vec<u8>,
     n_tensors: u64,
-    data_len: u64,
+    data: Vec<u8>,
+    /// Where weights are drawn from; zeros without.
+    noise: Option<fastrand::Rng>,
 }
 
 /// The file's bytes. Tokens 0, 1 and 2 are `<unk>`, `<s>` and `</s>`.
@@ -67,20 +69,104 @@ pub(crate) fn learned_model() -> Vec<u8> {
     writer.finish()
 }
 
+/// Two layers with a state and no attention, with weights that are noise.
+pub(crate) fn recurrent_model() -> Vec<u8> {
+    let mut writer = Writer::new("mamba", 2);
+    let n_vocab = writer.state_space("mamba");
+    writer.tensor("token_embd.weight", &[WIDTH, n_vocab]);
+    writer.tensor("output_norm.weight", &[WIDTH]);
+    for layer in 0..2 {
+        writer.layer(layer, &["attn_norm"], &[]);
+        writer.state_space_layer(layer);
+    }
+    writer.finish()
+}
+
+/// As [`recurrent_model`], and a third layer has attention.
+pub(crate) fn hybrid_model() -> Vec<u8> {
+    let mut writer = Writer::with_key_heads("jamba", &[0, 0, 1]);
+    let n_vocab = writer.state_space("jamba");
+    writer.tensor("token_embd.weight", &[WIDTH, n_vocab]);
+    writer.tensor("output_norm.weight", &[WIDTH]);
+    for layer in 0..3 {
+        writer.layer(layer, &["attn_norm", "ffn_norm"], &["ffn_gate", "ffn_up", "ffn_down"]);
+        if layer < 2 {
+            writer.state_space_layer(layer);
+            for (name, len) in [("ssm_dt_norm", RANK), ("ssm_b_norm", STATE), ("ssm_c_norm", STATE)] {
+                writer.tensor(&format!("blk.{layer}.{name}.weight"), &[len]);
+            }
+        } else {
+            writer.layer(layer, &[], &["attn_q", "attn_k", "attn_v", "attn_output"]);
+        }
+    }
+    writer.finish()
+}
+
+/// Sizes of a layer with a state.
+const INNER: u64 = 2 * WIDTH;
+const STATE: u64 = 16;
+const RANK: u64 = 2;
+const CONVOLUTION: u64 = 4;
+
 /// Square weights of a layer with attention and a gated network.
 const SEPARATE: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
 impl Writer {
     /// With the sizes that all of them have.
     fn new(architecture: &str, layers: u32) -> Self {
-        let mut writer = Self { pairs: Vec::new(), n_pairs: 0, tensors: Vec::new(), n_tensors: 0, data_len: 0 };
+        let mut writer = Self::with_layers(architecture, layers);
+        writer.number(&format!("{architecture}.attention.head_count_kv"), 1);
+        writer
+    }
+
+    /// With so many heads of keys and values in each layer.
+    fn with_key_heads(architecture: &str, heads: &[u32]) -> Self {
+        let mut writer = Self::with_layers(architecture, u32::try_from(heads.len()).expect("few"));
+        let values: Vec<u8> = heads.iter().flat_map(|heads| heads.to_le_bytes()).collect();
+        writer.array(&format!("{architecture}.attention.head_count_kv"), 4, heads.len() as u64, &values);
+        writer
+    }
+
+    fn with_layers(architecture: &str, layers: u32) -> Self {
+        let (pairs, tensors, data) = (Vec::new(), Vec::new(), Vec::new());
+        let mut writer = Self { pairs, n_pairs: 0, tensors, n_tensors: 0, data, noise: None };
         writer.string("general.architecture", architecture);
         let sizes = [("context_length", 256), ("embedding_length", 32), ("feed_forward_length", 32)];
-        let heads = [("block_count", layers), ("attention.head_count", 1), ("attention.head_count_kv", 1)];
-        for (key, value) in sizes.into_iter().chain(heads) {
+        let layers = [("block_count", layers), ("attention.head_count", 1)];
+        for (key, value) in sizes.into_iter().chain(layers) {
             writer.number(&format!("{architecture}.{key}"), value);
         }
         writer
+    }
+
+    /// Vocabulary and sizes of a model with a state, whose weights are noise from here on. Returns how many tokens it has.
+    fn state_space(&mut self, architecture: &str) -> u64 {
+        let n_vocab = self.vocabulary();
+        self.pair(&format!("{architecture}.attention.layer_norm_rms_epsilon"), 6, &1e-5_f32.to_le_bytes());
+        let sizes =
+            [("inner_size", INNER), ("state_size", STATE), ("time_step_rank", RANK), ("conv_kernel", CONVOLUTION)];
+        for (key, value) in sizes {
+            self.number(&format!("{architecture}.ssm.{key}"), u32::try_from(value).expect("small"));
+        }
+        self.noise = Some(fastrand::Rng::with_seed(5));
+        n_vocab
+    }
+
+    fn state_space_layer(&mut self, layer: u32) {
+        let shapes: [(&str, &[u64]); 9] = [
+            ("ssm_in.weight", &[WIDTH, 2 * INNER]),
+            ("ssm_conv1d.weight", &[CONVOLUTION, INNER]),
+            ("ssm_conv1d.bias", &[INNER]),
+            ("ssm_x.weight", &[INNER, RANK + 2 * STATE]),
+            ("ssm_dt.weight", &[RANK, INNER]),
+            ("ssm_dt.bias", &[INNER]),
+            ("ssm_a", &[STATE, INNER]),
+            ("ssm_d", &[INNER]),
+            ("ssm_out.weight", &[INNER, WIDTH]),
+        ];
+        for (name, shape) in shapes {
+            self.tensor(&format!("blk.{layer}.{name}"), shape);
+        }
     }
 
     fn layer(&mut self, layer: u32, norms: &[&str], weights: &[&str]) {
@@ -140,8 +226,14 @@ impl Writer {
         self.tensors.extend(u32::try_from(shape.len()).expect("few").to_le_bytes());
         self.tensors.extend(shape.iter().flat_map(|dim| dim.to_le_bytes()));
         self.tensors.extend(0_u32.to_le_bytes());
-        self.tensors.extend(self.data_len.to_le_bytes());
-        self.data_len += (shape.iter().product::<u64>() * 4).next_multiple_of(32);
+        self.tensors.extend((self.data.len() as u64).to_le_bytes());
+        for _ in 0..shape.iter().product::<u64>() {
+            let draw = self.noise.as_mut().map_or(0.0, |noise| noise.f32() - 0.5);
+            // A state decays: what it is multiplied with must be under 0.
+            let weight = if name.ends_with("ssm_a") { -draw.abs() } else { draw };
+            self.data.extend(weight.to_le_bytes());
+        }
+        self.data.resize(self.data.len().next_multiple_of(32), 0);
         self.n_tensors += 1;
     }
 
@@ -153,7 +245,8 @@ impl Writer {
         file.extend(self.pairs);
         file.extend(self.tensors);
         let data = file.len().next_multiple_of(32);
-        file.resize(data + usize::try_from(self.data_len).expect("small"), 0);
+        file.resize(data, 0);
+        file.extend(self.data);
         file
     }
 }
