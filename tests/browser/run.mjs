@@ -6,9 +6,11 @@ import { startBrowser, startServer } from "./browser.mjs";
 
 const KEY = "browser-test-key";
 const SCHEDULER = "cllm/engine-0/scheduler-0";
+const BACKEND = "cllm/engine-0/backend-0";
 const TOKENS = 300;
 const SETTINGS = [
   `server.admin_keys=[${KEY}]`,
+  "backend.fake.host=process",
   "backend.fake.step_time_us=15000",
   "backend.fake.token_time_us=200",
 ];
@@ -86,6 +88,32 @@ const checks = {
     await page.locator("#feed-state", { hasText: "live" }).waitFor();
   },
 
+  async "a kill of the engine's process is seen, and the chat under way ends completely"({ open, api }) {
+    const page = await open({});
+    await limit(page, TOKENS);
+    await ask(page, "Tell me a longer story");
+    await page.locator("#chat-status", { hasText: /^[3-9]\d tokens/ }).waitFor();
+    const { state } = await (await api("/actors/engine-0/backend-0")).json();
+    process.kill(state.pid, "SIGKILL");
+    await page.locator(`#feed [data-kind="restarted"][data-path="${BACKEND}"]`).first().waitFor();
+    await page.locator("#chat-status", { hasText: new RegExp(`^${TOKENS} tokens · .*cut at`) }).waitFor();
+  },
+
+  async "the charts show a load as numbers and as curves"({ open }) {
+    const page = await open({});
+    await limit(page, 2000);
+    await ask(page, "Keep them busy");
+    const isNumber = (text) => /^[1-9][\d.,]*( ?[µm]?s)?$|^0$/.test(text.trim());
+    for (const chart of ["speed", "load", "ttft", "gap"]) {
+      await page.waitForFunction(hasCurve, `chart-${chart}`);
+      const values = await page.locator(`.chart:has(#chart-${chart}) .chart-values b`).allTextContents();
+      assert.ok(values.length > 0 && values.every(isNumber), `${chart}: ${values}`);
+    }
+    const speed = Number(await page.locator(".chart:has(#chart-speed) .chart-values b").textContent());
+    assert.ok(speed > 0, `${speed} tokens/s`);
+    await page.getByRole("button", { name: "Stop" }).click();
+  },
+
   async "an admin kills from the page after a confirmation, and sees a refusal in the server's words"({ open }) {
     const page = await open({});
     await page.locator(`#tree-body tr[data-path="${SCHEDULER}"]`).click();
@@ -154,6 +182,17 @@ const checks = {
     assert.equal(await page.locator(".turn img").count(), 0);
   },
 };
+
+/// Whether a canvas has a curve: all else in it is grey.
+function hasCurve(id) {
+  const canvas = document.getElementById(id);
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  for (let at = 0; at < data.length; at += 4) {
+    const [red, green, blue, alpha] = data.slice(at, at + 4);
+    if (alpha > 100 && Math.max(red, green, blue) - Math.min(red, green, blue) > 60) return true;
+  }
+  return false;
+}
 
 async function limit(page, tokens) {
   await page.locator(".options").evaluate((options) => (options.open = true));
