@@ -14,7 +14,7 @@ use std::time::Duration;
 use cllm_actors::GenerateError;
 use cllm_actors::engine::spec::EngineSpec;
 use cllm_actors::names;
-use cllm_actors::supervision::{Addr, ChildSpec, START_DEADLINE};
+use cllm_actors::supervision::{Addr, ChildSpec, Restart, START_DEADLINE};
 use cllm_actors::system::{Status, System};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -103,7 +103,7 @@ pub async fn run(config: &Config, routes: ApiRoutes, announcement: Announcement)
     let connections = Arc::clone(&http.connections);
 
     tokio::select! {
-        loaded = listen_and_load(&system, http) => if let Err(error) = loaded {
+        loaded = listen_and_load(&system, http, config.supervision.restart.http.into()) => if let Err(error) = loaded {
             end(&system, &connections).await;
             return Err(error);
         },
@@ -137,9 +137,9 @@ fn listen_error(config: &Config, source: io::Error) -> ServeError {
 
 /// Answers probes from the start and waits for the model. A load that fails at once takes the root down before `http`
 /// has its place under it: then the load's cause is the one to tell.
-async fn listen_and_load(system: &System, http: HttpServerArgs) -> Result<(), ServeError> {
+async fn listen_and_load(system: &System, http: HttpServerArgs, restart: Restart) -> Result<(), ServeError> {
     let loaded = first_load(system.status());
-    match start_http(system, http).await {
+    match start_http(system, http, restart).await {
         Ok(()) => loaded.await,
         Err(error) => {
             let loaded = tokio::time::timeout(CAUSE_WAIT, loaded).await;
@@ -149,10 +149,11 @@ async fn listen_and_load(system: &System, http: HttpServerArgs) -> Result<(), Se
 }
 
 /// Puts the `http` actor under the root supervisor.
-async fn start_http(system: &System, args: HttpServerArgs) -> Result<(), ServeError> {
+async fn start_http(system: &System, args: HttpServerArgs, restart: Restart) -> Result<(), ServeError> {
     let (addr, board) = (Addr::new(), Arc::clone(args.connections.board()));
     let make = move |_| (HttpServer, args.clone());
     let spec = ChildSpec::actor(system.instance(), names::HTTP, addr.clone(), make)
+        .restart(restart)
         .start_deadline(START_DEADLINE)
         .board(board)
         .pausable(move |gate| addr.cast(HttpServerMsg::SetGate(gate)).is_ok());

@@ -33,7 +33,7 @@ use ractor::{Actor, ActorCell, ActorRef, ActorStatus, RpcReplyPort};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
-pub use self::args::{SystemArgs, SystemBuilder};
+pub use self::args::{Restarts, SystemArgs, SystemBuilder};
 pub use self::generation::Generation;
 pub use self::inspection::{ActorAction, ActorActionError, ActorFeed, ActorFeedStream};
 pub use self::status::Status;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use cllm_actors::engine::spec::{Alphabet, FlashAttention, KvType, SplitMode};
+use cllm_actors::supervision::Restart;
 
 use super::yaml::{self, Node, Value};
 
@@ -208,4 +209,5 @@ choice!(KvType: "f32" = F32, "f16" = F16, "bf16" = Bf16, "q8_0" = Q8_0, "q4_0" =
     "iq4_nl" = Iq4Nl, "q5_0" = Q5_0, "q5_1" = Q5_1);
 choice!(FlashAttention: "auto" = Auto, "enabled" = Enabled, "disabled" = Disabled);
 choice!(SplitMode: "none" = None, "layer" = Layer, "row" = Row, "tensor" = Tensor);
+choice!(Restart: "permanent" = Permanent, "transient" = Transient, "temporary" = Temporary);
 choice!(Alphabet: "ascii" = Ascii, "multibyte" = Multibyte);

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use cllm_actors::engine::spec::{Alphabet, FlashAttention, KvType, SplitMode};
+use cllm_actors::supervision::Restart;
 
 use super::api_key::ApiKey;
 use super::field::{Field, choice};
@@ -283,9 +284,31 @@ section! {
     }
 }
 
+section! {
+    /// When each actor is restarted at all: `permanent` after every exit, `transient` after a failure, `temporary` never.
+    pub struct RestartKinds at (supervision.restart) {
+        /// The owner of the engine.
+        backend: NeededRestart = NeededRestart::Permanent;
+        /// The index of prefixes.
+        kv_cache: NeededRestart = NeededRestart::Permanent;
+        /// Who runs next.
+        scheduler: NeededRestart = NeededRestart::Permanent;
+        /// The supervisor of requests.
+        sessions: NeededRestart = NeededRestart::Permanent;
+        /// The accept loop.
+        http: NeededRestart = NeededRestart::Permanent;
+        /// Finished answers. Without it everything is computed.
+        response_cache: Restart = Restart::Permanent;
+        /// The event feed. Without it `/actors/events` tells nothing new.
+        inspector: Restart = Restart::Permanent;
+    }
+}
+
 /// When actors are restarted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Supervision {
+    /// Which exits are followed by a restart.
+    pub restart: RestartKinds,
     /// Restarts of backend, kv-cache and scheduler.
     pub engine: EngineRestarts,
     /// Restarts of the root's children.
@@ -323,6 +346,7 @@ pub(super) const SECTIONS: &[&[Key]] = &[
     Backend::KEYS,
     LlamaCpp::KEYS,
     Fake::KEYS,
+    RestartKinds::KEYS,
     EngineRestarts::KEYS,
     RootRestarts::KEYS,
     Chaos::KEYS,
@@ -339,6 +363,17 @@ pub enum Tuner {
 }
 
 choice!(Tuner: "static" = Static, "adaptive" = Adaptive);
+
+/// When an actor is restarted that the server cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeededRestart {
+    /// After every exit.
+    Permanent,
+    /// After a failure.
+    Transient,
+}
+
+choice!(NeededRestart: "permanent" = Permanent, "transient" = Transient);
 
 /// Where the engine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

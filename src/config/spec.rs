@@ -11,11 +11,13 @@ use cllm_actors::priority::PRIORITIES;
 use cllm_actors::request::Deadlines;
 use cllm_actors::response_cache::CacheOptions;
 use cllm_actors::scheduler::tuner::TunerMode;
-use cllm_actors::supervision::{Backoff, Intensity, Rules, Strategy, WhenExhausted};
-use cllm_actors::system::SystemArgs;
+use cllm_actors::supervision::{Backoff, Intensity, Restart, Rules, Strategy, WhenExhausted};
+use cllm_actors::system::{Restarts, SystemArgs};
 
 use super::api_key::ApiKey;
-use super::sections::{Cache, Engine, EngineRestarts, FakeHost, RootRestarts, Scheduler, Server, Tuner};
+use super::sections::{
+    Cache, Engine, EngineRestarts, FakeHost, NeededRestart, RestartKinds, RootRestarts, Scheduler, Server, Tuner,
+};
 use super::{Config, MAX_SEQUENCES};
 
 /// Sequences that run at once when no key says otherwise.
@@ -103,6 +105,7 @@ impl Config {
             prefill_wait_ms: self.scheduler.batch_timeout_ms as u32,
             max_iterations: (max_iterations > 0).then_some(max_iterations),
             stall_after: Duration::from_millis(self.backend.watchdog_ms),
+            restarts: self.supervision.restart.restarts(),
             engine_rules: self.supervision.engine.rules(),
             root_rules: self.supervision.root.rules(),
             response_cache: self.cache.enabled.then(|| self.cache.options()),
@@ -183,6 +186,29 @@ impl Cache {
             eviction_threshold: self.eviction_threshold,
             cleanup_interval: Duration::from_millis(self.cleanup_interval),
             ttl: (self.ttl_s > 0).then(|| Duration::from_secs(self.ttl_s)),
+        }
+    }
+}
+
+impl From<NeededRestart> for Restart {
+    fn from(kind: NeededRestart) -> Self {
+        match kind {
+            NeededRestart::Permanent => Self::Permanent,
+            NeededRestart::Transient => Self::Transient,
+        }
+    }
+}
+
+impl RestartKinds {
+    /// Those of the system's actors; `http` is the server's own.
+    fn restarts(&self) -> Restarts {
+        Restarts {
+            backend: self.backend.into(),
+            kv_cache: self.kv_cache.into(),
+            scheduler: self.scheduler.into(),
+            sessions: self.sessions.into(),
+            response_cache: self.response_cache,
+            inspector: self.inspector,
         }
     }
 }

@@ -214,3 +214,20 @@ async fn an_engine_whose_budget_is_used_up_holds_and_an_admin_ends_the_hold() {
     command(&server, "/actors/engine-0/scheduler-0/restart", "boss").await.ok();
     happened(&mut live, &["restarted"]).await;
 }
+
+#[tokio::test]
+async fn an_actor_is_restarted_as_it_is_configured() {
+    let kinds = ["supervision.restart.response_cache=temporary", "supervision.restart.kv_cache=transient"];
+    let server = Server::start(&[ADMIN, &kinds].concat()).await;
+    command(&server, "/actors/response-cache/kill", "boss").await.ok();
+    command(&server, "/actors/engine-0/kv-cache-0/kill", "boss").await.ok();
+    let restarts = async |path: &str| get(&server, path).await.ok()["restarts"].as_array().map_or(0, Vec::len);
+    soon("a failure of the transient one is followed by a restart", async {
+        while restarts("/actors/engine-0/kv-cache-0").await == 0 {}
+    })
+    .await;
+    assert_eq!(restarts("/actors/response-cache").await, 0);
+    let answer =
+        server.ask(with_key(Ask::post("/v1/chat/completions", &chat_body("hi", json!({ "max_tokens": 8 }))), "user"));
+    assert_eq!(answer.await.ok()["usage"]["completion_tokens"], 8, "without a cache");
+}

@@ -13,7 +13,7 @@ use crate::error::GenerateError;
 use crate::names;
 use crate::response_cache::CacheOptions;
 use crate::scheduler::tuner::{TunerArgs, TunerMode};
-use crate::supervision::{Rules, Strategy, WhenExhausted};
+use crate::supervision::{Restart, Rules, Strategy, WhenExhausted};
 
 /// How long an engine that failed too often is left down.
 const HOLD: Duration = Duration::from_secs(60);
@@ -60,10 +60,37 @@ pub struct SystemArgs {
     pub response_cache: Option<CacheOptions>,
     /// Requests under way and no step ended for so long: not ready, see [`System::stalled`]. Default 10 s.
     pub stall_after: Duration,
+    /// Which exits of each actor are followed by a restart. Default: all.
+    pub restarts: Restarts,
     /// How backend, kv-cache and scheduler are restarted. Default: 5 times in 60 s, then held for 60 s.
     pub engine_rules: Rules,
     /// How the root's children are restarted. Default: 5 times in 60 s, then the system ends.
     pub root_rules: Rules,
+}
+
+/// When each actor is restarted at all. A system does not work without the first four: one of them that is `Temporary` or
+/// ends in order is missed until the system ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restarts {
+    /// The owner of the engine.
+    pub backend: Restart,
+    /// The index of prefixes.
+    pub kv_cache: Restart,
+    /// Who runs next.
+    pub scheduler: Restart,
+    /// The supervisor of requests.
+    pub sessions: Restart,
+    /// Finished answers; without it everything is computed.
+    pub response_cache: Restart,
+    /// The event feed; without it nothing new is told.
+    pub inspector: Restart,
+}
+
+impl Default for Restarts {
+    fn default() -> Self {
+        let [backend, kv_cache, scheduler, sessions, response_cache, inspector] = [Restart::Permanent; 6];
+        Self { backend, kv_cache, scheduler, sessions, response_cache, inspector }
+    }
 }
 
 impl SystemArgs {
@@ -85,6 +112,7 @@ impl SystemArgs {
             share_across_tenants: false,
             response_cache: Some(CacheOptions::default()),
             stall_after: Duration::from_secs(10),
+            restarts: Restarts::default(),
             engine_rules: Rules {
                 strategy: Strategy::RestForOne,
                 when_exhausted: WhenExhausted::Hold { retry_after: HOLD },

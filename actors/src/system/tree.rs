@@ -61,6 +61,7 @@ pub(super) fn root(
                 .on_down(mark_down(wiring, names::ENGINE, engine_addr)),
             sessions_supervisor(args, sessions, shared),
             ChildSpec::actor(&args.instance, names::INSPECTOR, Addr::new(), move |_| (Inspector, inspector.clone()))
+                .restart(args.restarts.inspector)
                 .start_deadline(START_DEADLINE),
         ]
         .into_iter()
@@ -104,6 +105,7 @@ fn response_cache(args: &SystemArgs, options: CacheOptions, wiring: &Arc<Wiring>
     let cache = ResponseCacheArgs { options, wiring: wiring.clone() };
     let addr = wiring.response_cache.clone();
     ChildSpec::actor(&args.instance, names::RESPONSE_CACHE, addr, move |_| (ResponseCache, cache.clone()))
+        .restart(args.restarts.response_cache)
         .start_deadline(START_DEADLINE)
         .board(wiring.boards.response_cache.clone())
 }
@@ -113,6 +115,7 @@ fn backend(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
     // No deadline for its start: the engine's watchdog guards the load.
     ChildSpec::actor(&args.instance, names::BACKEND, wiring.backend.clone(), move |_| (Backend, backend.clone()))
         .on_down(mark_down(wiring, names::BACKEND, wiring.backend.clone()))
+        .restart(args.restarts.backend)
         .board(wiring.boards.backend.clone())
 }
 
@@ -121,6 +124,7 @@ fn kv_cache(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
     let kv_cache = KvCacheArgs { wiring: wiring.clone(), budget };
     ChildSpec::actor(&args.instance, names::KV_CACHE, wiring.kv_cache.clone(), move |_| (KvCache, kv_cache.clone()))
         .on_down(mark_down(wiring, names::KV_CACHE, wiring.kv_cache.clone()))
+        .restart(args.restarts.kv_cache)
         .start_deadline(START_DEADLINE)
         .board(wiring.boards.kv_cache.clone())
 }
@@ -138,6 +142,7 @@ fn scheduler(args: &SystemArgs, wiring: &Arc<Wiring>) -> ChildSpec {
     let addr = wiring.scheduler.clone();
     ChildSpec::actor(&args.instance, names::SCHEDULER, addr.clone(), make)
         .on_down(mark_down(wiring, names::SCHEDULER, addr.clone()))
+        .restart(args.restarts.scheduler)
         .start_deadline(START_DEADLINE)
         .board(wiring.boards.scheduler.clone())
         .pausable(move |gate| addr.cast(SchedulerMsg::SetGate(gate)).is_ok())
@@ -158,6 +163,7 @@ fn sessions_supervisor(
     ChildSpec::actor(&args.instance, names::SESSIONS, sessions.clone(), move |_| {
         (DynamicSupervisor, supervisor.clone())
     })
+    .restart(args.restarts.sessions)
     .start_deadline(START_DEADLINE)
     .stop_deadline(SESSIONS_DEADLINE + Duration::from_secs(2))
     .board(wiring.boards.sessions.clone())
