@@ -79,6 +79,12 @@ async fn one_actor_is_found_by_either_path_and_another_is_a_404() {
     {
         assert!(http.get(key).is_some(), "{key}: {http}");
     }
+    for key in ["depth", "max", "oldest_wait_ms"] {
+        assert!(http["mailbox"].get(key).is_some(), "mailbox.{key}: {http}");
+    }
+    for key in ["handled", "wait_p50_us", "wait_p99_us", "handle_p50_us", "handle_p99_us"] {
+        assert!(http["messages"].get(key).is_some(), "messages.{key}: {http}");
+    }
     assert_eq!((&http["kind"], &http["state"]["listening"]), (&json!("http"), &json!(true)));
     assert!(http["state"]["connections"].as_u64() >= Some(1), "{http}");
     assert_eq!(server.get("/actors/engine-0/scheduler-0").await.ok()["path"], SCHEDULER);
@@ -226,6 +232,8 @@ async fn an_actor_is_restarted_as_it_is_configured() {
         while restarts("/actors/engine-0/kv-cache-0").await == 0 {}
     })
     .await;
+    let restart = get(&server, "/actors/engine-0/kv-cache-0").await.ok()["restarts"][0].clone();
+    assert!(["at", "cause", "backoff_ms"].iter().all(|key| restart.get(key).is_some()), "{restart}");
     assert_eq!(restarts("/actors/response-cache").await, 0);
     let answer =
         server.ask(with_key(Ask::post("/v1/chat/completions", &chat_body("hi", json!({ "max_tokens": 8 }))), "user"));
