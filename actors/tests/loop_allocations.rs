@@ -1,8 +1,8 @@
 //! Counts allocations of the engine's loop. Alone in its binary: the counter is this binary's allocator.
-#![expect(unsafe_code, reason = "a global allocator cannot be written without")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "counting/allocator.rs"]
+mod allocator;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,38 +13,7 @@ use cllm_actors::engine::spec::{EngineSpec, FakeSpec};
 use cllm_actors::request::TenantId;
 use crossbeam_channel::bounded;
 
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.with(|allocations| allocations.set(allocations.get() + 1));
-}
-
-// SAFETY: all calls go to the system's allocator unchanged; counting does not allocate and has no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use self::allocator::allocated;
 
 /// What each step allocated on the loop's thread until its output was told, while so many sequences decode.
 fn allocations_of_steps(sequences: u32) -> Vec<usize> {
@@ -55,7 +24,7 @@ fn allocations_of_steps(sequences: u32) -> Vec<usize> {
     // Events are told on the loop's own thread.
     let sink = Arc::new(move |event| match event {
         EngineEvent::Step(step) if step.prefill_tokens == 0 && step.outputs.len() == sequences as usize => {
-            let _ = counts.try_send(ALLOCATIONS.replace(0));
+            let _ = counts.try_send(allocated().0);
         }
         EngineEvent::Ended(_) => drop(ended.try_send(())),
         _ => {}
@@ -85,7 +54,7 @@ fn allocations_of_steps(sequences: u32) -> Vec<usize> {
     let counts: Vec<usize> = counted.try_iter().collect();
     assert!(counts.len() >= TOKENS as usize / 2, "they decode together: {} steps", counts.len());
     // Buffers grow in the first steps.
-    counts[100..].to_vec()
+    counts[100..].windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Counts allocations of the sampler. Alone in its binary: the counter is this binary's allocator.
-#![expect(unsafe_code, reason = "a global allocator cannot be written without")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "counting/allocator.rs"]
+mod allocator;
+
 use std::sync::Arc;
 
 use cllm_actors::SamplingParams;
@@ -11,38 +11,7 @@ use cllm_actors::engine::protocol::{AddSpecial, TextPart, Token};
 use cllm_actors::engine::sampler::{Sampler, Scratch};
 use cllm_actors::sampling::DryParams;
 
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.with(|allocations| allocations.set(allocations.get() + 1));
-}
-
-// SAFETY: all calls go to the system's allocator unchanged; counting does not allocate and has no destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use self::allocator::allocated;
 
 const N_VOCAB: usize = 1000;
 
@@ -83,14 +52,14 @@ fn allocations(params: &SamplingParams) -> usize {
         }
     };
     sample(100);
-    let before = ALLOCATIONS.get();
+    let (before, _) = allocated();
     sample(500);
-    ALLOCATIONS.get() - before
+    allocated().0 - before
 }
 
 #[test]
 fn sampling_does_not_allocate_in_steady_state() {
-    assert!(!rows().is_empty() && ALLOCATIONS.get() > 0, "the counter counts");
+    assert!(!rows().is_empty() && allocated().0 > 0, "the counter counts");
     let default = SamplingParams::default();
     let dry = DryParams { multiplier: 0.8, ..DryParams::default() };
     let cases = [

@@ -71,7 +71,7 @@ pub(crate) struct EngineLoop<M, E> {
     sampler: RowSampler,
     step: u64,
     /// When the first scheduler made itself known: what came before was another engine's.
-    first_reset: Instant,
+    first_reset: Option<Instant>,
     /// When somebody was last held for want of cells.
     held_at: Instant,
     progress: Progress,
@@ -126,7 +126,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             plan: Plan::with_capacity(n_seq_max),
             sampler: RowSampler::new(n_vocab),
             step: 0,
-            first_reset: Instant::now(),
+            first_reset: None,
             held_at: Instant::now(),
             progress,
             announced: Vec::with_capacity(n_seq_max),
@@ -296,9 +296,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         if epoch <= self.epoch {
             return;
         }
-        if self.epoch == 0 {
-            self.first_reset = Instant::now();
-        }
+        self.first_reset.get_or_insert_with(Instant::now);
         self.epoch = epoch;
         self.slots.iter_mut().for_each(Slot::stop);
         self.waiting.clear();
@@ -372,7 +370,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         let _work = self.progress.work();
         let started = Instant::now();
         let n_batch = self.model.info().n_batch as usize;
-        let restarted = started.duration_since(self.first_reset) < RESTART;
+        let restarted = self.first_reset.is_some_and(|at| started.duration_since(at) < RESTART);
         self.plan.fill(&self.slots, self.limits, n_batch, restarted);
         if !self.decode_what_fits()? {
             return Ok(());

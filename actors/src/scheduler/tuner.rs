@@ -110,7 +110,6 @@ pub struct Tuner {
     prefill: Window<f64>,
     /// µs of a prompt token in a step without decode rows.
     full: Window<f64>,
-    last_full_us: f64,
     full_tokens: u32,
     mixed_prefill_tokens: u32,
     decode_rows: u32,
@@ -127,7 +126,6 @@ impl Tuner {
             decode: Window::default(),
             prefill: Window::default(),
             full: Window::default(),
-            last_full_us: 0.0,
             full_tokens: if args.longest_full.is_some() { least_full(args) } else { args.full_step_tokens },
             mixed_prefill_tokens: MIN_PREFILL_TOKENS,
             decode_rows: 0,
@@ -195,10 +193,9 @@ impl Tuner {
         if tokens < least_full(self.args) {
             return;
         }
-        self.full.push(token_us);
         // Slow twice in a row is believed at once, everything else when it is usual.
-        let twice = token_us.min(self.last_full_us);
-        self.last_full_us = token_us;
+        let twice = self.full.last().map_or(0.0, |last| token_us.min(*last));
+        self.full.push(token_us);
         let target = self.affordable(self.full.median(|us| *us).unwrap_or(token_us).max(twice));
         let ratio = f64::from(target) / f64::from(self.full_tokens.max(1));
         if ratio <= SHRINK || ratio >= GROW || target == self.args.full_step_tokens {
@@ -277,8 +274,8 @@ impl Tuner {
     }
 }
 
-const fn least_full(args: TunerArgs) -> u32 {
-    if LEAST_FULL < args.full_step_tokens { LEAST_FULL } else { args.full_step_tokens }
+fn least_full(args: TunerArgs) -> u32 {
+    LEAST_FULL.min(args.full_step_tokens)
 }
 
 /// The last few values.
@@ -298,6 +295,10 @@ impl<T> Window<T> {
     fn push(&mut self, value: T) {
         self.values[self.next] = Some(value);
         self.next = (self.next + 1) % WINDOW;
+    }
+
+    fn last(&self) -> Option<&T> {
+        self.values[(self.next + WINDOW - 1) % WINDOW].as_ref()
     }
 
     fn is_empty(&self) -> bool {

@@ -19,15 +19,20 @@ fn load_tiny(name: &str, bytes: &[u8]) -> LlamaEngine {
 
 /// Fills an empty sequence with so many tokens.
 fn fill(engine: &mut LlamaEngine, sequence: SequenceId, tokens: u32) {
-    let mut batch = Batch::with_capacity(64);
     for start in (0..tokens).step_by(64) {
-        batch.clear();
-        for position in start..tokens.min(start + 64) {
-            let token = i32::try_from(position % 200).expect("small") + 3;
-            batch.push(Row { token, position, sequence, output: position + 1 == tokens });
-        }
-        engine.decode(&batch).expect("decodes");
+        go_on(engine, sequence, start, tokens.min(start + 64));
     }
+}
+
+/// Computes tokens `from..to` of a sequence; returns the logits after the last one.
+fn go_on(engine: &mut LlamaEngine, sequence: SequenceId, from: u32, to: u32) -> Vec<f32> {
+    let mut batch = Batch::with_capacity(64);
+    for position in from..to {
+        let token = i32::try_from(position * 7 % 200).expect("small") + 3;
+        batch.push(Row { token, position, sequence, output: position + 1 == to });
+    }
+    engine.decode(&batch).expect("decodes");
+    engine.logits(batch.len() - 1).to_vec()
 }
 
 #[test]
@@ -53,17 +58,6 @@ fn a_sequence_longer_than_a_sliding_window_has_no_state() {
     assert!(engine.truncate(2, 20), "nobody has taken its cells");
     assert!(engine.save(2).is_some());
     assert!(engine.copy(0, 4, 10));
-}
-
-/// Computes tokens `from..to` of a sequence; returns the logits after the last one.
-fn go_on(engine: &mut LlamaEngine, sequence: SequenceId, from: u32, to: u32) -> Vec<f32> {
-    let mut batch = Batch::with_capacity(64);
-    for position in from..to {
-        let token = i32::try_from(position * 7 % 200).expect("small") + 3;
-        batch.push(Row { token, position, sequence, output: position + 1 == to });
-    }
-    engine.decode(&batch).expect("decodes");
-    engine.logits(batch.len() - 1).to_vec()
 }
 
 fn assert_near(what: &str, one: &[f32], other: &[f32]) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cllm_actors::boards::{backend, kv_cache};
 use cllm_actors::engine::spec::{EngineSpec, KvStoreSpec, LlamaSpec};
 use cllm_actors::request::Usage;
-use cllm_actors::{GenerateRequest, GenerationEvent, Prompt, System};
+use cllm_actors::{GenerateRequest, GenerationEvent, Prompt, System, SystemArgs};
 use futures_util::StreamExt;
 
 use cllm_actors::engine::llama::load;
@@ -17,8 +17,15 @@ use crate::{Sequence, greedy, spec};
 const PATIENCE: Duration = Duration::from_secs(300);
 
 async fn start(instance: &str, spec: LlamaSpec) -> System {
-    let engine = EngineSpec::Llama(Box::new(spec));
-    let system = System::builder().instance(instance).engine(engine).start().await.expect("starts");
+    start_with(args(instance, spec)).await
+}
+
+fn args(instance: &str, spec: LlamaSpec) -> SystemArgs {
+    System::builder().instance(instance).engine(EngineSpec::Llama(Box::new(spec))).build()
+}
+
+async fn start_with(args: SystemArgs) -> System {
+    let system = System::start(args).await.expect("starts");
     tokio::time::timeout(PATIENCE, system.ready()).await.expect("in time").expect("the test model loads");
     system
 }
@@ -130,10 +137,7 @@ async fn kept_prefixes_take_the_memory_that_they_may_within_five_percent() {
         greedy(&mut engine, &mut Sequence::new(0, &tokens), 64, 1);
         engine.save(0).expect("a state").len() as f64 / 64.0
     };
-    let mut args = System::builder().instance("llama-budget").engine(EngineSpec::Llama(Box::new(spec))).build();
-    args.retained_bytes = Some(BUDGET);
-    let system = System::start(args).await.expect("starts");
-    tokio::time::timeout(PATIENCE, system.ready()).await.expect("in time").expect("the test model loads");
+    let system = start_with(SystemArgs { retained_bytes: Some(BUDGET), ..args("llama-budget", spec) }).await;
     for number in 0..40 {
         run(&system, format!("{number} {number} is how we begin, and nobody else does. ")).await;
     }

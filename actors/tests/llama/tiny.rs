@@ -72,9 +72,7 @@ pub(crate) fn learned_model() -> Vec<u8> {
 /// Two layers with a state and no attention, with weights that are noise.
 pub(crate) fn recurrent_model() -> Vec<u8> {
     let mut writer = Writer::new("mamba", 2);
-    let n_vocab = writer.state_space("mamba");
-    writer.tensor("token_embd.weight", &[WIDTH, n_vocab]);
-    writer.tensor("output_norm.weight", &[WIDTH]);
+    writer.state_space("mamba");
     for layer in 0..2 {
         writer.layer(layer, &["attn_norm"], &[]);
         writer.state_space_layer(layer);
@@ -85,9 +83,7 @@ pub(crate) fn recurrent_model() -> Vec<u8> {
 /// As [`recurrent_model`], and a third layer has attention.
 pub(crate) fn hybrid_model() -> Vec<u8> {
     let mut writer = Writer::with_key_heads("jamba", &[0, 0, 1]);
-    let n_vocab = writer.state_space("jamba");
-    writer.tensor("token_embd.weight", &[WIDTH, n_vocab]);
-    writer.tensor("output_norm.weight", &[WIDTH]);
+    writer.state_space("jamba");
     for layer in 0..3 {
         writer.layer(layer, &["attn_norm", "ffn_norm"], &["ffn_gate", "ffn_up", "ffn_down"]);
         if layer < 2 {
@@ -139,8 +135,8 @@ impl Writer {
         writer
     }
 
-    /// Vocabulary and sizes of a model with a state, whose weights are noise from here on. Returns how many tokens it has.
-    fn state_space(&mut self, architecture: &str) -> u64 {
+    /// Vocabulary, sizes and outer weights of a model with a state, whose weights are noise from here on.
+    fn state_space(&mut self, architecture: &str) {
         let n_vocab = self.vocabulary();
         self.pair(&format!("{architecture}.attention.layer_norm_rms_epsilon"), 6, &1e-5_f32.to_le_bytes());
         let sizes =
@@ -149,7 +145,8 @@ impl Writer {
             self.number(&format!("{architecture}.ssm.{key}"), u32::try_from(value).expect("small"));
         }
         self.noise = Some(fastrand::Rng::with_seed(5));
-        n_vocab
+        self.tensor("token_embd.weight", &[WIDTH, n_vocab]);
+        self.tensor("output_norm.weight", &[WIDTH]);
     }
 
     fn state_space_layer(&mut self, layer: u32) {

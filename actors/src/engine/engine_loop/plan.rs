@@ -54,8 +54,8 @@ impl Plan {
         Self { entries: Vec::with_capacity(sequences), order: Vec::with_capacity(sequences), left_out: false }
     }
 
-    /// Plans the next step. After a restart nobody of their class or a worse one decodes before those that it cut off are read again: each of them has
-    /// waited for the load already, and beside others they would take several times as long.
+    /// Plans the next step. After a restart nobody of their class or a worse one decodes before those that it cut off are read
+    /// again: each of them has waited for the load already, and beside others they would take several times as long.
     pub(crate) fn fill(&mut self, slots: &[Slot], limits: Limits, n_batch: usize, restarted: bool) {
         self.entries.clear();
         self.order.clear();

@@ -85,6 +85,17 @@ impl Engine {
         outcome
     }
 
+    /// How many tokens each of these requests has got.
+    fn said(&self, requests: impl IntoIterator<Item = RequestId>) -> Vec<usize> {
+        let outcome = self.outcome();
+        requests.into_iter().map(|request| outcome.tokens.get(&request).map_or(0, Vec::len)).collect()
+    }
+
+    /// Its start is longer ago than those that were cut off come first.
+    fn let_the_restart_pass(&mut self) {
+        self.inner.first_reset = self.inner.first_reset.map(|at| at - RESTART);
+    }
+
     fn cells_short(&self) -> usize {
         self.events.borrow().iter().filter(|event| matches!(event, EngineEvent::CellsShort { .. })).count()
     }

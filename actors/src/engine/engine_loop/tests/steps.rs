@@ -57,14 +57,13 @@ fn a_short_prompt_of_a_better_class_has_its_first_token_after_one_step_and_a_lon
         }
         engine.step();
         engine.apply(of_class(4, -1, length, 50));
-        let counts = |engine: &Engine| (1..=4).map(|id| engine.outcome().tokens.get(&id).map_or(0, Vec::len)).collect();
-        let before: Vec<usize> = counts(&engine);
+        let before = engine.said(1..=4);
         engine.step();
-        let after: Vec<usize> = counts(&engine);
+        let after = engine.said(1..=4);
         assert_eq!(after[..3], before[..3], "the others were left out of one step");
         assert_eq!(after[3], usize::from(length == 40));
         engine.step();
-        let later: Vec<usize> = counts(&engine);
+        let later = engine.said(1..=4);
         assert_eq!(later[..3], before[..3].iter().map(|count| count + 1).collect::<Vec<_>>());
         engine.run_dry();
         for request in 1..=4 {
@@ -83,19 +82,17 @@ fn beside_one_of_its_own_class_a_better_class_is_read_in_four_shares() {
     engine.step();
     engine.step();
     engine.apply(of_class(5, -1, 40, 50));
-    let said = |engine: &Engine, request| engine.outcome().tokens.get(&request).map_or(0, Vec::len);
-    let before = (1..=4).map(|request| said(&engine, request)).collect::<Vec<_>>();
+    let before = engine.said(1..=4);
     engine.step();
-    assert_eq!(said(&engine, 5), 1);
-    assert_eq!((1..=3).map(|request| said(&engine, request)).collect::<Vec<_>>(), before[..3], "left out");
-    assert_eq!(said(&engine, 4), before[3] + 1, "not left out");
+    assert_eq!(engine.said([5]), [1]);
+    assert_eq!(engine.said(1..=3), before[..3], "left out");
+    assert_eq!(engine.said([4]), [before[3] + 1], "not left out");
 }
 
 #[test]
 fn nobody_is_left_out_twice_in_a_row_or_for_a_prompt_that_is_not_the_next() {
     let mut engine = Engine::new(FakeSpec::default());
     engine.apply(sizes(256, 8));
-    let said = |engine: &Engine| engine.outcome().tokens.get(&1).map_or(0, Vec::len);
     engine.apply(of_class(1, 1, 10, 200));
     engine.step();
     // One short prompt of a better class for each step.
@@ -103,15 +100,15 @@ fn nobody_is_left_out_twice_in_a_row_or_for_a_prompt_that_is_not_the_next() {
         engine.apply(of_class(request, 0, 10, 200));
         engine.step();
     }
-    assert_eq!(said(&engine), 1 + 3, "every other step");
+    assert_eq!(engine.said([1]), [1 + 3], "every other step");
     // A long one of the best class is being read, and one of the class between has come: the worst goes on.
     engine.apply(of_class(8, -1, 300, 200));
     engine.step();
     engine.step();
     engine.apply(of_class(9, 0, 10, 200));
-    let before = said(&engine);
+    let before = engine.said([1])[0];
     (0..4).for_each(|_| engine.step());
-    assert_eq!(said(&engine), before + 4);
+    assert_eq!(engine.said([1]), [before + 4]);
 }
 
 #[test]
@@ -163,30 +160,28 @@ fn many_prompts_of_the_same_class_beside_a_stream_are_read_in_larger_steps() {
 fn after_a_restart_nobody_decodes_before_those_that_it_cut_off_are_read_again() {
     let mut engine = Engine::new(FakeSpec::default());
     engine.apply(limits(64));
-    let said = |engine: &Engine, request| engine.outcome().tokens.get(&request).map_or(0, Vec::len);
     for request in 1..=4 {
         let admit = admit(request, request as u32, prompt(request, 50), 20);
         engine.apply(EngineCommand::Admit(Box::new(Admit { prompt_len: 40, ..admit })));
     }
     // Fifty tokens each, in steps of 64.
     (0..3).for_each(|_| engine.step());
-    assert_eq!((1..=4).map(|request| said(&engine, request)).collect::<Vec<_>>(), [1, 1, 1, 0]);
+    assert_eq!(engine.said(1..=4), [1, 1, 1, 0]);
     engine.step();
-    assert_eq!(said(&engine, 4), 1);
+    assert_eq!(engine.said([4]), [1]);
     engine.apply(EngineCommand::Admit(Box::new(admit(5, 5, prompt(5, 300), 20))));
     engine.step();
-    assert_eq!((1..=4).map(|request| said(&engine, request)).collect::<Vec<_>>(), [2; 4], "a new one holds up nobody");
-    engine.inner.first_reset -= RESTART;
+    assert_eq!(engine.said(1..=4), [2; 4], "a new one holds up nobody");
+    engine.let_the_restart_pass();
     engine.apply(EngineCommand::Admit(Box::new(Admit { prompt_len: 40, ..admit(6, 6, prompt(6, 300), 20) })));
     engine.step();
-    assert_eq!(said(&engine, 1), 3, "nor one that comes later, preempted perhaps");
+    assert_eq!(engine.said([1]), [3], "nor one that comes later, preempted perhaps");
 }
 
 #[test]
 fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_scheduler_alone() {
     let mut engine = Engine::new(FakeSpec::default());
     engine.apply(limits(64));
-    let said = |engine: &Engine, request| engine.outcome().tokens.get(&request).map_or(0, Vec::len);
     let cut_off = |request, priority, length| {
         let admit = admit(request, request as u32, prompt(request, length), 20);
         let rank = priority::rank(priority, request);
@@ -196,8 +191,8 @@ fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_schedul
     engine.apply(cut_off(2, 5, 500));
     engine.step();
     engine.step();
-    assert_eq!((said(&engine, 1), said(&engine, 2)), (2, 0), "the better class goes on");
-    engine.inner.first_reset -= RESTART;
+    assert_eq!(engine.said([1, 2]), [2, 0], "the better class goes on");
+    engine.let_the_restart_pass();
     engine.apply(EngineCommand::Reset { epoch: 2 });
     for (request, length) in [(3, 50), (4, 500)] {
         let admit = admit(request, request as u32, prompt(request, length), 20);
@@ -205,7 +200,7 @@ fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_schedul
     }
     engine.step();
     engine.step();
-    assert_eq!((said(&engine, 3), said(&engine, 4)), (2, 0), "this engine's own, and their KV is there");
+    assert_eq!(engine.said([3, 4]), [2, 0], "this engine's own, and their KV is there");
 }
 
 #[test]
@@ -219,7 +214,7 @@ fn an_idle_loop_takes_a_whole_burst_before_its_first_step() {
     }
     assert!(matches!(engine.inner.take_commands(&queue), Flow::Continue));
     engine.step();
-    assert_eq!((0..4).map(|request| engine.outcome().tokens[&request].len()).collect::<Vec<_>>(), [1; 4]);
+    assert_eq!(engine.said(0..4), [1; 4]);
 }
 
 #[test]
