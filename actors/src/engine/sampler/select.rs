@@ -60,9 +60,9 @@ impl Selection {
         maximum(&self.maxima)
     }
 
-    /// The first token that has the logit `peak`, which is the row's greatest.
+    /// The first token that has the logit `peak`, which is the row's greatest; `None` if that is negative infinity.
     pub(super) fn first_at(&self, row: &[f32], peak: f32) -> Option<Token> {
-        let block = self.maxima.iter().position(|&maximum| maximum == peak)?;
+        let block = self.maxima.iter().position(|&maximum| maximum == peak && maximum > f32::NEG_INFINITY)?;
         let start = block * BLOCK;
         let within = row[start..].iter().position(|&logit| logit == peak)?;
         Some((start + within) as Token)

@@ -49,6 +49,13 @@ proptest! {
 }
 
 #[test]
+fn a_row_of_negative_infinity_has_no_first_token() {
+    let (row, mut selection) = ([f32::NEG_INFINITY; 300], Selection::default());
+    let greatest = selection.scan(&row);
+    assert_eq!(selection.first_at(&row, greatest), None);
+}
+
+#[test]
 fn equal_logits_are_taken_by_id() {
     assert_eq!(top(&[1.0; 700], 3), [0, 1, 2]);
 }
