@@ -58,6 +58,8 @@ pub mod scheduler {
     pub const LAST_PREFILL_TOKENS: usize = 9;
     /// Time of the last step, µs.
     pub const LAST_STEP_US: usize = 10;
+    /// Most requests with a place, at present: fewer than the engine has while deadlines are missed.
+    pub const PLACES: usize = 11;
 
     pub(super) const FIELDS: &[Field] = &[
         Field::Number("running"),
@@ -71,6 +73,7 @@ pub mod scheduler {
         Field::Number("last_decode_rows"),
         Field::Number("last_prefill_tokens"),
         Field::Number("last_step_us"),
+        Field::Number("places"),
     ];
 }
 

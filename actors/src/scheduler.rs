@@ -6,6 +6,7 @@
 //! epoch. The decisions are in [`policy`]. Nothing needs doing when it stops.
 
 mod notice;
+pub mod places;
 pub mod policy;
 mod positions;
 pub mod queue;
@@ -20,7 +21,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 use smallvec::SmallVec;
 
 use self::notice::{News, Notice};
-use self::policy::{Action, Company, Event, Policy, PolicyLimits, Prefixes};
+use self::policy::{Action, Company, Event, Leave, Policy, PolicyLimits, Prefixes};
 use self::positions::Positions;
 use self::queue::{Served, Standing};
 use self::sharing::Woken;
@@ -50,6 +51,8 @@ pub enum SchedulerMsg {
     Cancel {
         /// The request.
         request: RequestId,
+        /// Why not.
+        cause: CancelCause,
     },
     /// From a session: how many wait before it? Answered by `SessionMsg::Queued` while it is queued.
     AskPosition {
@@ -111,6 +114,17 @@ pub enum SchedulerMsg {
 }
 
 crate::impl_message!(SchedulerMsg);
+
+/// Why a session does not want its request any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelCause {
+    /// It has its answer.
+    Answered,
+    /// Its deadline has passed.
+    DeadlineExceeded,
+    /// Its caller is gone, or it failed.
+    Unwanted,
+}
 
 /// A request to run.
 #[derive(Debug)]
@@ -230,7 +244,7 @@ impl Scheduler {
         let own = state.args.epoch;
         match message {
             SchedulerMsg::Submit(submission) => state.on_submit(submission),
-            SchedulerMsg::Cancel { request } => state.decide(Event::Cancel(request)),
+            SchedulerMsg::Cancel { request, cause } => state.on_cancel(request, cause),
             SchedulerMsg::AskPosition { request } => state.on_ask_position(request),
             SchedulerMsg::SetGate(gate) => state.decide(Event::SetGate(gate)),
             SchedulerMsg::CacheReady { epoch } if epoch == own => state.on_cache_ready(),
@@ -276,6 +290,16 @@ impl SchedulerState {
         };
         self.submissions.insert(submission.request, submission);
         self.decide(event);
+    }
+
+    fn on_cancel(&mut self, request: RequestId, cause: CancelCause) {
+        let most = || self.submissions.get(&request).map_or(0, |submission| submission.max_new_tokens as usize);
+        let leave = match cause {
+            CancelCause::Answered => Leave::Answered,
+            CancelCause::DeadlineExceeded => Leave::Missed { most: most() },
+            CancelCause::Unwanted => Leave::Unwanted,
+        };
+        self.decide(Event::Cancel { request, leave });
     }
 
     fn on_ask_position(&mut self, request: RequestId) {
@@ -352,6 +376,7 @@ impl SchedulerState {
         let shown = &self.args.wiring.boards.scheduler;
         shown.set(board::RUNNING, self.policy.active() as u64);
         shown.set(board::WAITING, self.policy.waiting() as u64);
+        shown.set(board::PLACES, self.policy.places() as u64);
     }
 
     fn show_tuner(&self, last: MeasuredStep) {

@@ -40,7 +40,7 @@ use crate::error::GenerateError;
 use crate::request::{Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt};
 use crate::response_cache::key::LaidOut;
 use crate::sampling::SamplingParams;
-use crate::scheduler::{SchedulerMsg, Submission};
+use crate::scheduler::{CancelCause, SchedulerMsg, Submission};
 use crate::supervision::mailbox;
 use crate::wiring::{LoadedModel, Wiring};
 
@@ -439,7 +439,12 @@ impl SessionState {
     fn end(&mut self, event: GenerationEvent) {
         self.phase = Phase::Over;
         self.shown.over();
-        let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request_id });
+        let cause = match &event {
+            GenerationEvent::Finished(_) => CancelCause::Answered,
+            GenerationEvent::Failed(GenerateError::DeadlineExceeded { .. }) => CancelCause::DeadlineExceeded,
+            _ => CancelCause::Unwanted,
+        };
+        let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request_id, cause });
         if let GenerationEvent::Failed(error) = &event {
             tracing::debug!(request = self.request_id, trace_id = %self.request.trace_id, %error, "generation failed");
             self.sharing.tell(|| Shared::Failed(error.clone()));

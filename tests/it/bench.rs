@@ -81,7 +81,7 @@ async fn every_scenario_runs_and_counts_every_request() {
 #[tokio::test]
 async fn two_servers_take_turns_and_are_compared() {
     let fast = Server::start(&["backend.fake.step_time_us=200"]).await;
-    let slow = Server::start(&["backend.fake.step_time_us=20000"]).await;
+    let slow = Server::start(&["backend.fake.step_time_us=100000"]).await;
     let second = url(&slow);
     let arguments = ["--url", &second, "--scenario", "throughput,repeat@2", "--rounds", "3", "--concurrency", "2"];
     let arguments = [arguments.as_slice(), &["--requests", "2", "--max-tokens", "10"]].concat();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::client::{Ask, PATIENCE, Stream, soon};
 use crate::expected::{after, choice_text, chunks_text, text_body};
 use crate::failures::running;
-use crate::server::{Server, signal};
+use crate::server::{MODEL, Server, signal};
 
 const PATH: &str = "/v1/completions";
 
@@ -17,6 +17,11 @@ const STEP: &str = "backend.fake.step_time_us=5000";
 
 async fn server(settings: &[&str]) -> Server {
     Server::start(&[&["backend.fake.host=process", STEP], settings].concat()).await
+}
+
+/// The real model in a process.
+async fn real(settings: &[&str]) -> Server {
+    Server::start_with(&["--engine", "process", "--model", MODEL], settings).await
 }
 
 /// The engine process that was started as number `count`.
@@ -45,11 +50,19 @@ fn computes(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// So many streams of 200 tokens that have begun.
+/// Waits until the scheduler has at least so many requests that are `running` or `waiting`.
+async fn scheduler_shows(server: &Server, what: &str, least: u64) {
+    soon(what, async {
+        while server.get("/actors/engine-0/scheduler-0").await.ok()["state"][what].as_u64() < Some(least) {}
+    })
+    .await;
+}
+
+/// So many streams of 1,000 tokens that have begun.
 async fn streams(server: &Server, count: usize) -> Vec<(String, Stream, Vec<Value>)> {
     join_all((0..count).map(async |number| {
         let prompt = format!("stream {number}");
-        let (stream, chunks) = running(server, &prompt, 200).await;
+        let (stream, chunks) = running(server, &prompt, 1000).await;
         (prompt, stream, chunks)
     }))
     .await
@@ -59,7 +72,7 @@ async fn streams(server: &Server, count: usize) -> Vec<(String, Stream, Vec<Valu
 async fn all_are_whole(streams: Vec<(String, Stream, Vec<Value>)>) -> Vec<u64> {
     join_all(streams.into_iter().map(async |(prompt, mut stream, mut chunks)| {
         chunks.extend(stream.chunks().await);
-        assert_eq!(chunks_text(&chunks, 0), after(&prompt, 200), "{prompt}");
+        assert_eq!(chunks_text(&chunks, 0), after(&prompt, 1000), "{prompt}");
         chunks.last().map_or(0, |last| last["resumed"].as_u64().unwrap_or(0))
     }))
     .await
@@ -70,6 +83,7 @@ async fn kill_9_of_the_engine_costs_no_stream_a_token() {
     let server = server(&[]).await;
     let running = streams(&server, 16).await;
     let waiting = server.begin(PATH, &text_body("whole", json!({ "max_tokens": 50, "n": 2, "echo": true })));
+    scheduler_shows(&server, "waiting", 1).await;
     let killed = pid(&server, 1).await;
     signal(killed, "KILL").await;
     let resumed = all_are_whole(running).await;
@@ -153,7 +167,7 @@ async fn an_echo_that_is_cut_in_its_prompt_is_whole() {
     let answer = cut.answer().await.ok();
     let calm = server.ask(ask()).await.ok();
     assert_eq!(answer["choices"], calm["choices"]);
-    assert_eq!(answer["usage"]["completion_tokens"], 20);
+    assert_eq!((&answer["usage"]["completion_tokens"], &answer["resumed"]), (&json!(20), &json!(1)));
     assert_ne!(pid(&server, 2).await, killed);
 }
 
@@ -179,7 +193,7 @@ async fn the_engine_process_is_set_up_to_fail_well() {
 
 #[tokio::test]
 async fn an_engine_that_stands_still_is_replaced_by_the_watchdog() {
-    let server = server(&["backend.watchdog_ms=1000"]).await;
+    let server = server(&["backend.watchdog_ms=2000"]).await;
     let running = streams(&server, 4).await;
     let stopped = pid(&server, 1).await;
     signal(stopped, "STOP").await;
@@ -209,9 +223,32 @@ async fn a_long_load_is_no_hang() {
 }
 
 #[tokio::test]
+async fn a_long_step_of_the_real_model_is_no_hang() {
+    let settings = ["backend.watchdog_ms=250", "scheduler.tuner=static", "scheduler.step_tokens=2048"];
+    let server = real(&settings).await;
+    let prompt: Vec<u32> = (0..1900).map(|at| 1000 + at * 7 % 20_000).collect();
+    let body = json!({ "prompt": prompt, "max_tokens": 2, "temperature": 0, "ignore_eos": true });
+    let answer = server.post(PATH, body).await.ok();
+    assert_eq!(answer["usage"]["completion_tokens"], 2);
+    let longest = answer["timings"]["prompt_ms"].as_f64().expect("measured");
+    assert!(longest > 250.0, "that was no long step: {longest} ms");
+    assert!(!server.log().contains("watchdog"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn what_an_engine_said_last_is_in_the_cause_of_its_restart() {
+    let server = server(&["backend.fake.poison=POISON"]).await;
+    assert_eq!(server.post(PATH, text_body("POISON", json!({}))).await.status, 500);
+    let backend = server.get("/actors/engine-0/backend-0").await.ok();
+    let cause = backend["restarts"][0]["cause"].as_str().unwrap_or_default();
+    assert!(cause.contains("last words: "), "{backend}");
+}
+
+#[tokio::test]
 async fn the_engine_ends_with_a_server_that_is_killed() {
     let mut server = server(&["backend.fake.token_time_us=3000000"]).await;
     let _pending = server.begin(PATH, &text_body("in mid-decode", json!({})));
+    scheduler_shows(&server, "running", 1).await;
     let engine = pid(&server, 1).await;
     server.signal("KILL").await;
     server.exit().await;
@@ -239,8 +276,16 @@ async fn a_stop_drains_and_takes_the_engine_along() {
 
 #[tokio::test]
 async fn a_word_of_90_kb_is_answered_or_refused_and_nothing_dies() {
-    let server = server(&[]).await;
-    let answer = server.post(PATH, text_body(&"w".repeat(90_000), json!({ "max_tokens": 2 }))).await;
-    assert_eq!(answer.status, 400, "{}", answer.body);
-    assert_eq!(server.get("/readyz").await.status, 200);
+    let word = "w".repeat(90_000);
+    let fake = server(&[]).await;
+    // Room enough that only the tokenizer can tell.
+    let real = real(&["model.max_context_length=8192"]).await;
+    for server in [&fake, &real] {
+        let answer = server.post(PATH, text_body(&word, json!({ "max_tokens": 2 }))).await;
+        assert_eq!(answer.status, 400, "{}", answer.body);
+        let tokens = server.post("/tokenize", json!({ "content": word })).await;
+        assert!(matches!(tokens.status.as_u16(), 200 | 400), "{}", tokens.body);
+        assert_eq!(server.get("/readyz").await.status, 200);
+        assert_eq!(server.get("/actors/engine-0/backend-0").await.ok()["restarts"], json!([]));
+    }
 }

@@ -68,7 +68,8 @@ async fn admitted_at_once(server: &Server) {
 #[tokio::test]
 async fn a_full_server_answers_429_and_finishes_what_it_admitted() {
     let server =
-        Server::start(&["scheduler.max_queue=2", "scheduler.max_batch_size=1", "backend.fake.step_time_us=3000"]).await;
+        Server::start(&["scheduler.max_queue=2", "scheduler.max_batch_size=1", "backend.fake.step_time_us=10000"])
+            .await;
     let body = json!({ "prompt": ["one", "two"], "temperature": 0, "max_tokens": 300, "stream": true });
     let mut admitted = server.stream(PATH, body).await;
     let first = admitted.chunk().await.expect("it runs");
@@ -215,6 +216,16 @@ async fn a_deadline_ends_a_whole_answer_with_408_and_a_stream_with_an_error() {
 }
 
 #[tokio::test]
+async fn a_first_token_has_a_deadline_of_its_own() {
+    let settings = ["scheduler.first_token_timeout_ms=3000", "backend.fake.token_time_us=2000"];
+    let server = Server::start(&settings).await;
+    let late = server.post(PATH, text_body(&"long ".repeat(700), json!({ "max_tokens": 1 })));
+    let (late, slow) = tokio::join!(late, server.post(PATH, text_body("slow", json!({ "max_tokens": 2000 }))));
+    assert_eq!((late.status.as_u16(), &late.json()["error"]["code"]), (408, &json!("deadline_exceeded")));
+    assert_eq!(choice_text(&slow.ok(), 0), after("slow", 2000));
+}
+
+#[tokio::test]
 async fn the_first_signal_lets_streams_finish_and_refuses_new_requests() {
     let mut server = Server::start(&["backend.fake.step_time_us=10000"]).await;
     let (stream, chunks) = running(&server, "finish me", 500).await;
@@ -280,7 +291,12 @@ async fn the_shutdown_timeout_ends_what_still_runs_with_an_error() {
 
 #[tokio::test]
 async fn an_engine_that_dies_is_replaced_and_streams_go_on_with_the_right_text() {
-    let server = Server::start(&["backend.fake.poison=POISON", "backend.fake.step_time_us=5000"]).await;
+    join_all(["thread", "process"].map(streams_survive_poison)).await;
+}
+
+async fn streams_survive_poison(host: &str) {
+    let host = format!("backend.fake.host={host}");
+    let server = Server::start(&["backend.fake.poison=POISON", "backend.fake.step_time_us=5000", &host]).await;
     let streams = join_all((0..8).map(async |number| {
         let prompt = format!("survivor {number}");
         let (stream, chunks) = running(&server, &prompt, 300).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::engine::progress::Activity;
 use crate::engine::protocol::{EngineCommand, EngineEvent};
@@ -111,12 +112,14 @@ pub(crate) struct FrameReader<R> {
     buffer: Vec<u8>,
 }
 
-impl<R: Read> FrameReader<R> {
+impl<R> FrameReader<R> {
     /// Frames out of `input`.
     pub(crate) fn new(input: R) -> Self {
         Self { input, buffer: Vec::new() }
     }
+}
 
+impl<R: Read> FrameReader<R> {
     /// The next frame; `None` when the other end has closed the pipe between two frames.
     ///
     /// # Errors
@@ -127,18 +130,38 @@ impl<R: Read> FrameReader<R> {
             return Ok(None);
         }
         self.input.read_exact(&mut length[1..])?;
-        let len = u32::from_le_bytes(length) as usize;
-        if len > MAX_FRAME_BYTES {
-            return Err(WriteError::TooLong(len).into());
-        }
-        self.buffer.resize(len, 0);
+        self.buffer.resize(checked(length)?, 0);
         self.input.read_exact(&mut self.buffer)?;
         postcard::from_bytes(&self.buffer).map(Some).map_err(io::Error::other)
     }
 }
 
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// As [`FrameReader::read`], without a thread that waits.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        let mut length = [0; 4];
+        if self.input.read(&mut length[..1]).await? == 0 {
+            return Ok(None);
+        }
+        self.input.read_exact(&mut length[1..]).await?;
+        self.buffer.resize(checked(length)?, 0);
+        self.input.read_exact(&mut self.buffer).await?;
+        postcard::from_bytes(&self.buffer).map(Some).map_err(io::Error::other)
+    }
+}
+
+fn checked(length: [u8; 4]) -> io::Result<usize> {
+    let len = u32::from_le_bytes(length) as usize;
+    if len > MAX_FRAME_BYTES { Err(WriteError::TooLong(len).into()) } else { Ok(len) }
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
     use crate::engine::protocol::AddSpecial;
     use crate::engine::spec::FakeSpec;
@@ -146,6 +169,21 @@ mod tests {
 
     fn start() -> ToEngine {
         ToEngine::Start { spec: Box::new(EngineSpec::Fake(FakeSpec::default())), beat: Duration::from_millis(250) }
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_of_a_slow_pipe_as_they_went_in() {
+        let mut writer = FrameWriter::new(Vec::new());
+        writer.write(&ToEngine::Command(EngineCommand::Reset { epoch: 7 })).expect("fits");
+        writer.write(&ToEngine::Command(EngineCommand::Reset { epoch: 8 })).expect("fits");
+        let bytes = std::mem::take(&mut writer.out);
+        let (mut pipe, output) = tokio::io::duplex(1);
+        tokio::spawn(async move { pipe.write_all(&bytes[..bytes.len() - 1]).await });
+        let mut reader = FrameReader::new(output);
+        assert!(matches!(reader.next().await, Ok(Some(ToEngine::Command(EngineCommand::Reset { epoch: 7 })))));
+        assert!(reader.next::<ToEngine>().await.is_err(), "cut inside a frame");
+        assert!(matches!(FrameReader::new(tokio::io::empty()).next::<ToEngine>().await, Ok(None)));
+        assert!(FrameReader::new(&[255, 255, 255, 255, 0][..]).next::<ToEngine>().await.is_err());
     }
 
     #[test]

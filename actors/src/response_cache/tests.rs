@@ -281,7 +281,7 @@ async fn equal_requests_in_flight_are_computed_once_and_each_gets_it_from_the_fi
     assert_eq!(led.tokens(), expected("together", 200));
     for follower in followers {
         assert_eq!(follower.cache, Some(CacheOutcome::Coalesced));
-        assert_eq!(follower.deltas, led.deltas);
+        assert_eq!(follower.whole(), led.whole());
         let usage = follower.end.expect("finishes").usage;
         assert_eq!((usage.completion_tokens, usage.cached_tokens), (200, usage.prompt_tokens));
     }
@@ -320,11 +320,11 @@ async fn followers_stay_when_the_leaders_client_leaves_and_the_last_one_ends_it(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_go_on_by_themselves_when_the_leader_dies() {
     let system = start("cache-leader-dies", slow()).await;
-    let mut leader = Open::start(&system, request("orphans", 200)).await;
+    let mut leader = Open::start(&system, request("orphans", 1000)).await;
     leader.read(10).await;
     let mut followers = Vec::new();
     for _ in 0..3 {
-        let mut follower = Open::start(&system, request("orphans", 200)).await;
+        let mut follower = Open::start(&system, request("orphans", 1000)).await;
         follower.read(3).await;
         followers.push(follower);
     }
@@ -332,11 +332,11 @@ async fn followers_go_on_by_themselves_when_the_leader_dies() {
     assert!(matches!(leader.finish().await.end, Err(GenerateError::Internal(_))));
     for follower in followers {
         let got = follower.finish().await;
-        assert_eq!(got.tokens(), expected("orphans", 200));
+        assert_eq!(got.tokens(), expected("orphans", 1000));
         assert_eq!(got.end.map(|end| (end.reason, end.resumed)), Ok((FinishReason::Length, 1)));
     }
     assert_eq!(
-        ask(&system, request("orphans", 200)).await.cache,
+        ask(&system, request("orphans", 1000)).await.cache,
         Some(CacheOutcome::Hit),
         "an orphan's answer is kept"
     );
@@ -422,9 +422,9 @@ async fn each_has_its_own_deadline_and_the_latest_counts_for_the_answer() {
         request.deadlines.total = Duration::from_millis(ms);
         request
     };
-    let impatient = Open::start(&system, within(400)).await;
+    let impatient = Open::start(&system, within(3000)).await;
     let patient = Open::start(&system, within(200_000)).await;
-    let in_between = Open::start(&system, within(600)).await;
+    let in_between = Open::start(&system, within(4000)).await;
     let caches = [impatient.cache, patient.cache, in_between.cache];
     for open in [impatient, in_between] {
         assert!(matches!(open.finish().await.end, Err(GenerateError::DeadlineExceeded { which: "total", .. })));

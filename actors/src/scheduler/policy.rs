@@ -2,16 +2,19 @@
 //!
 //! Whose turn it is says the [`Queue`]. That request is admitted when a place is free and its tokens fit beside those of
 //! the running ones; nobody overtakes it meanwhile, so that large ones get their turn. If nothing is free, running ones
-//! of worse classes make room and come back later with all they have. Two states of one request never coexist: it is
+//! of worse classes make room and come back later with all they have. How many run at once says [`Places`]. Two states of one request never coexist: it is
 //! queued, reserving or running.
 
+mod events;
 mod prefill;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+pub use self::events::{Action, Company, Event, Leave};
 use self::prefill::Prefill;
 pub use self::prefill::Prefixes;
+use super::places::Places;
 use super::queue::{Queue, Queued, Served, Standing};
 use super::sharing::Sharing;
 use crate::engine::protocol::{MemoryKind, Placement, RequestId, SequenceId, Token};
@@ -19,132 +22,6 @@ use crate::supervision::Gate;
 
 /// Tokens kept free for each running sequence when another is admitted, so that it can go on for a while.
 const HEADROOM_TOKENS: usize = 32;
-
-/// What the scheduler is told.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// A session wants its request run, for the first time or again. Replaces an older submission of it.
-    Submit {
-        /// The request.
-        request: RequestId,
-        /// Prompt and tokens emitted so far.
-        tokens: Arc<[Token]>,
-        /// What its turn follows from.
-        standing: Standing,
-        /// What it was served before.
-        served: Served,
-        /// Who may run beside it.
-        company: Company,
-        /// Whose prefixes may serve it.
-        prefixes: Prefixes,
-    },
-    /// The session does not want it any more.
-    Cancel(RequestId),
-    /// The engine's inventory is in the index: reservations may begin.
-    CacheReady,
-    /// Answer to `Reserve`.
-    Reserved {
-        /// The request.
-        request: RequestId,
-        /// Its sequence.
-        sequence: SequenceId,
-        /// Where its prefix lies.
-        placement: Placement,
-        /// How many tokens that is.
-        cached: usize,
-    },
-    /// Answer to `Reserve`: every sequence is busy.
-    NoSequence(RequestId),
-    /// The engine began with a request.
-    Started {
-        /// The request.
-        request: RequestId,
-        /// Tokens that need no prefill.
-        reused: usize,
-    },
-    /// The engine ended a sequence.
-    Ended {
-        /// The request.
-        request: RequestId,
-        /// The sequence it ran on.
-        sequence: SequenceId,
-        /// Tokens with KV.
-        kv_tokens: usize,
-    },
-    /// The engine is out of cells and nothing retained is left to evict.
-    NoRoom,
-    /// A running request has computed what others wait for, see [`Policy::prefilled`].
-    Woken,
-    /// Admit nobody, or go on.
-    SetGate(Gate),
-}
-
-/// Who may run beside a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Company {
-    /// Whoever fits.
-    Any,
-    /// Nobody: it may have killed the engine.
-    Nobody,
-}
-
-/// What the scheduler does.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Ask the kv-cache for a sequence.
-    Reserve {
-        /// The request.
-        request: RequestId,
-        /// Its tokens.
-        tokens: Arc<[Token]>,
-    },
-    /// Start it in the engine.
-    Admit {
-        /// The request.
-        request: RequestId,
-        /// On this sequence.
-        sequence: SequenceId,
-        /// With this advice.
-        placement: Placement,
-        /// With this rank.
-        rank: u64,
-    },
-    /// Tell the kv-cache how many of the tokens of the request on a sequence have KV.
-    Computed {
-        /// The sequence.
-        sequence: SequenceId,
-        /// Its first so many tokens.
-        tokens: usize,
-    },
-    /// Give a running request another rank in the engine.
-    SetRank {
-        /// The request.
-        request: RequestId,
-        /// Its rank.
-        rank: u64,
-    },
-    /// Stop it in the engine.
-    CancelInEngine(RequestId),
-    /// Give a reservation back unused.
-    Abandon(SequenceId),
-    /// Tell the kv-cache what lies in a sequence that is free now.
-    Release {
-        /// The request that ran on it.
-        request: RequestId,
-        /// The sequence.
-        sequence: SequenceId,
-        /// The tokens with KV.
-        tokens: Vec<Token>,
-    },
-    /// Have a sequence's KV freed.
-    Evict(SequenceId),
-    /// The session has to submit again; nothing it has is lost.
-    Preempted(RequestId),
-    /// The request is over for the scheduler.
-    Forget(RequestId),
-    /// Whether anybody waits has changed.
-    WaitingChanged(usize),
-}
 
 /// Queue and running set.
 #[derive(Debug)]
@@ -159,13 +36,14 @@ pub struct Policy {
     /// Those that run alone, queued or running.
     loners: HashSet<RequestId>,
     active: HashMap<RequestId, Active>,
+    places: Places,
     waiting_told: usize,
 }
 
 /// Bounds of the running set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PolicyLimits {
-    /// Most sequences at once.
+    /// Most sequences at once, as long as deadlines are met.
     pub running: usize,
     /// Cells of the context.
     pub n_ctx: usize,
@@ -232,6 +110,7 @@ impl Policy {
             prefixes: HashMap::new(),
             loners: HashSet::new(),
             active: HashMap::new(),
+            places: Places::new(limits.running),
             waiting_told: 0,
         }
     }
@@ -247,7 +126,7 @@ impl Policy {
                 };
                 self.submit(request, tokens, standing, served, actions);
             }
-            Event::Cancel(request) => self.cancel(request, actions),
+            Event::Cancel { request, leave } => self.cancel(request, leave, actions),
             Event::CacheReady => self.cache = Cache::Ready,
             Event::Reserved { request, sequence, placement, cached } => {
                 self.reserved(request, sequence, placement, actions);
@@ -284,6 +163,11 @@ impl Policy {
         self.queue.len()
     }
 
+    /// Most requests with a place, at present.
+    pub fn places(&self) -> usize {
+        self.places.open()
+    }
+
     /// Requests with a place, reserving ones included.
     pub fn active(&self) -> usize {
         self.active.len()
@@ -311,18 +195,25 @@ impl Policy {
         }
     }
 
-    fn cancel(&mut self, request: RequestId, actions: &mut Vec<Action>) {
+    fn cancel(&mut self, request: RequestId, leave: Leave, actions: &mut Vec<Action>) {
         if self.queue.remove(request).is_some() {
             self.sharing.forget(request);
             self.prefixes.remove(&request);
             self.loners.remove(&request);
             return actions.push(Action::Forget(request));
         }
+        let running = self.active.len();
         let Some(active) = self.active.get_mut(&request) else { return };
         if active.phase == Phase::Running && active.stop == Stop::No {
             actions.push(Action::CancelInEngine(request));
         }
-        active.stop = Stop::Cancelled;
+        let last = std::mem::replace(&mut active.stop, Stop::Cancelled);
+        match leave {
+            _ if last == Stop::Cancelled => {}
+            Leave::Answered => self.places.answered(active.emitted()),
+            Leave::Missed { most } => self.places.missed(active.progress(), most, running),
+            Leave::Unwanted => {}
+        }
     }
 
     fn reserved(&mut self, request: RequestId, sequence: SequenceId, placement: Placement, actions: &mut Vec<Action>) {
@@ -362,6 +253,9 @@ impl Policy {
             self.cache = Cache::Ready;
         }
         let Some(active) = self.active.get_mut(&request) else { return };
+        if active.stop == Stop::No {
+            self.places.answered(active.emitted());
+        }
         let mut tokens = std::mem::take(&mut active.tokens);
         tokens.truncate(kv_tokens);
         if active.stop == Stop::Preempted(Kv::Freed) {
@@ -416,7 +310,7 @@ impl Policy {
     }
 
     fn fill_places(&mut self, actions: &mut Vec<Action>) {
-        while self.is_admitting() && self.active.len() < self.limits.running {
+        while self.is_admitting() && self.active.len() < self.places.open() {
             let Some(next) = self.next(actions) else { return };
             if !self.fits(next.tokens.len()) || !self.accepts_company(next.request) {
                 return;
@@ -461,7 +355,7 @@ impl Policy {
             return None;
         }
         let staying = || self.active.values().filter(|active| active.stop == Stop::No);
-        let free = self.limits.running.saturating_sub(staying().count());
+        let free = self.places.open().saturating_sub(staying().count());
         if self.loners.contains(&request) || self.better_than(priority) > free {
             return Some(Kv::Kept);
         }

@@ -13,7 +13,8 @@
 //! times as slow or fast as predicted twice in a row is believed at once. The engine carries at least 4 prompt tokens
 //! whatever is said here, and up to four times as many where several prompts are read for each running stream.
 //!
-//! How many sequences run at once is not tuned: fewer of them would be less throughput.
+//! How many sequences run at once is not tuned: fewer of them would be less throughput. Deadlines bound it, see
+//! [`places`](super::places).
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use super::Phase;
 use crate::engine::protocol::RequestId;
 use crate::error::GenerateError;
 use crate::quarantine::Verdict;
-use crate::scheduler::SchedulerMsg;
+use crate::scheduler::{CancelCause, SchedulerMsg};
 use crate::wiring::Wiring;
 
 /// Cancels the request and closes its account when it is dropped.
@@ -30,7 +30,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         // Undeliverable: a scheduler that is not there runs nothing.
-        let _ = self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request });
+        let _ =
+            self.wiring.scheduler.cast(SchedulerMsg::Cancel { request: self.request, cause: CancelCause::Unwanted });
         self.wiring.quarantine.clear(self.request);
     }
 }

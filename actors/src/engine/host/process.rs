@@ -1,7 +1,8 @@
 //! The process host: an engine in a child process, over its stdin and stdout.
 //!
-//! Four threads of this process serve it: one writes commands, one reads events, one reads its log, and the keeper owns
-//! the process: it watches over the progress, kills, waits, and says how it ended. The child never becomes a zombie,
+//! Three threads of this process serve it: one writes commands, one reads its log, and the keeper owns the process: it
+//! watches over the progress, kills, waits, and says how it ended. A task reads its events: a thread of its own would be
+//! woken for each token, only to wake the runtime. The child never becomes a zombie,
 //! because the keeper waits for it, and never an orphan, because it ends when its stdin closes.
 
 mod keeper;
@@ -53,6 +54,9 @@ impl ProcessHost {
     ///
     /// # Errors
     /// The operating system gives no process or thread.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, or in one without I/O.
     pub(super) fn start(
         spec: EngineSpec,
         options: &ProcessOptions,
@@ -76,7 +80,8 @@ impl ProcessHost {
         let start = ToEngine::Start { spec: Box::new(spec), beat: options.kept_beat() };
         thread("cllm-engine-in", move || write_commands(pipes.stdin, start, &from_host))?;
         thread("cllm-engine-log", move || read_log(pipes.stderr, &lines))?;
-        thread("cllm-engine-out", move || read_events(pipes.stdout, &news, &sink))?;
+        let stdout = tokio::process::ChildStdout::from_std(pipes.stdout)?;
+        tokio::spawn(async move { read_events(stdout, &news, &sink).await });
         tracing::info!(pid, "engine process started");
         Ok(host)
     }
@@ -159,10 +164,10 @@ fn write_commands(stdin: ChildStdin, start: ToEngine, commands: &Receiver<Engine
 }
 
 /// Ends when the child does.
-fn read_events(stdout: ChildStdout, news: &Sender<News>, sink: &EventSink) {
-    let mut reader = FrameReader::new(BufReader::with_capacity(64 << 10, stdout));
+async fn read_events(stdout: tokio::process::ChildStdout, news: &Sender<News>, sink: &EventSink) {
+    let mut reader = FrameReader::new(tokio::io::BufReader::with_capacity(64 << 10, stdout));
     let end = loop {
-        match reader.read::<FromEngine>() {
+        match reader.next::<FromEngine>().await {
             Ok(Some(FromEngine::Event(EngineEvent::Failed { cause }))) => break Some(cause),
             Ok(Some(FromEngine::Event(event))) => {
                 if matches!(event, EngineEvent::Loaded(_)) {

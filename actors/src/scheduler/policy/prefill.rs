@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::places::Progress;
 use super::super::queue::{Queued, Standing};
 use super::super::sharing::{Turn, Woken};
 use super::{Action, Active, Phase, Policy, Stop};
@@ -43,6 +44,16 @@ impl Active {
     /// Its order among those that run.
     pub(super) fn rank(&self) -> u64 {
         self.lead.map_or(self.standing.rank(), |(_, rank)| rank.min(self.standing.rank()))
+    }
+
+    /// Tokens emitted since it was submitted.
+    pub(super) fn emitted(&self) -> usize {
+        self.tokens.len().saturating_sub(self.prefill.total)
+    }
+
+    /// How far it is.
+    pub(super) fn progress(&self) -> Progress {
+        Progress { prompt: self.prefill.total, computed: self.prefill.computed + self.emitted() }
     }
 
     /// Its class.

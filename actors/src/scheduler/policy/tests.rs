@@ -51,6 +51,10 @@ fn reserved(request: RequestId, sequence: SequenceId) -> Event {
     Event::Reserved { request, sequence, placement: Placement::Fresh, cached: 0 }
 }
 
+pub(super) fn unwanted(request: RequestId) -> Event {
+    Event::Cancel { request, leave: Leave::Unwanted }
+}
+
 fn ended(request: RequestId, sequence: SequenceId) -> Event {
     Event::Ended { request, sequence, kv_tokens: 2 }
 }
@@ -83,18 +87,41 @@ fn first_come_first_served_and_places_are_bounded() {
 }
 
 #[test]
+fn missed_deadlines_close_places_and_answers_open_them() {
+    let mut policy = ready(PolicyLimits { running: 4, n_ctx: 10_000 });
+    (1..=40).for_each(|request| drop(submit(&mut policy, request, request)));
+    let start = |policy: &mut Policy, request: RequestId| {
+        handle(policy, reserved(request, request as SequenceId));
+        let _ = policy.emitted(request, &[7; 5]);
+    };
+    (1..=4).for_each(|request| start(&mut policy, request));
+    for request in [1, 1, 2] {
+        let leave = Leave::Missed { most: 10 };
+        assert!(reserves(&handle(&mut policy, Event::Cancel { request, leave })).is_empty());
+    }
+    assert_eq!(policy.places(), 3);
+    assert!(reserves(&handle(&mut policy, ended(1, 1))).is_empty(), "three run");
+    assert_eq!(reserves(&handle(&mut policy, ended(2, 2))), vec![5]);
+    for request in 3..=18 {
+        start(&mut policy, request);
+        handle(&mut policy, ended(request, request as SequenceId));
+    }
+    assert_eq!((policy.places(), policy.active()), (4, 4));
+}
+
+#[test]
 fn cancel_reaches_a_request_wherever_it_is() {
     let mut policy = ready(ROOMY);
     submit(&mut policy, 1, 1);
     submit(&mut policy, 2, 2);
     submit(&mut policy, 3, 3);
-    assert_eq!(handle(&mut policy, Event::Cancel(3))[0], Action::Forget(3));
-    assert!(handle(&mut policy, Event::Cancel(1)).is_empty(), "reserving: known when the answer comes");
+    assert_eq!(handle(&mut policy, unwanted(3))[0], Action::Forget(3));
+    assert!(handle(&mut policy, unwanted(1)).is_empty(), "reserving: known when the answer comes");
     assert_eq!(handle(&mut policy, reserved(1, 0)), vec![Action::Abandon(0), Action::Forget(1)]);
     handle(&mut policy, reserved(2, 1));
-    assert_eq!(handle(&mut policy, Event::Cancel(2)), vec![Action::CancelInEngine(2)]);
-    assert!(handle(&mut policy, Event::Cancel(2)).is_empty());
-    assert!(handle(&mut policy, Event::Cancel(99)).is_empty());
+    assert_eq!(handle(&mut policy, unwanted(2)), vec![Action::CancelInEngine(2)]);
+    assert!(handle(&mut policy, unwanted(2)).is_empty());
+    assert!(handle(&mut policy, unwanted(99)).is_empty());
     let actions = handle(&mut policy, ended(2, 1));
     assert_eq!(actions, vec![Action::Release { request: 2, sequence: 1, tokens: vec![1, 2] }, Action::Forget(2)]);
 }
@@ -190,7 +217,7 @@ fn a_better_class_takes_the_place_of_the_youngest_of_the_worst_and_its_prefix_st
 #[test]
 fn a_place_that_is_about_to_be_free_costs_nobody_elses() {
     let mut policy = two_running(ROOMY, 5, 3);
-    handle(&mut policy, Event::Cancel(1));
+    handle(&mut policy, unwanted(1));
     assert!(handle(&mut policy, of_class(0, 3, 3, 3)).iter().all(|it| !matches!(it, Action::CancelInEngine(_))));
     assert_eq!(reserves(&handle(&mut policy, ended(1, 0))), vec![3]);
 }
@@ -238,7 +265,7 @@ fn one_that_is_trusted_again_has_company() {
 fn one_that_is_cancelled_while_there_is_no_sequence_for_it_is_forgotten() {
     let mut policy = ready(ROOMY);
     handle(&mut policy, alone(arrival(1, 1, 3)));
-    assert!(handle(&mut policy, Event::Cancel(1)).is_empty());
+    assert!(handle(&mut policy, unwanted(1)).is_empty());
     assert_eq!(handle(&mut policy, Event::NoSequence(1)), vec![Action::Forget(1)]);
     assert!(policy.loners.is_empty() && policy.prefixes.is_empty());
 }
@@ -296,7 +323,7 @@ proptest! {
                          free: &mut Vec<SequenceId>| {
             let event = match choice % 6 {
                 0 if !last => { *next += 1; Some(of_class((*next % 3) as i32, *next, *next, 40)) }
-                1 if !last => Some(Event::Cancel(u64::from(choice / 6) % (*next + 1))),
+                1 if !last => Some(unwanted(u64::from(choice / 6) % (*next + 1))),
                 2 if !last => Some(Event::NoRoom),
                 3 => preempted.pop().map(|request| of_class((request % 3) as i32, request, request, 50)),
                 4 if !reserving.is_empty() => {

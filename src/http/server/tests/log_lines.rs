@@ -1,10 +1,11 @@
 //! What the log says about a request. These tests run on one thread, which has its own log.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 
 use super::{PATIENCE, TestServer, get};
@@ -23,8 +24,12 @@ impl io::Write for Lines {
     }
 }
 
+/// While there is one subscriber only, a thread without it decides for all that nobody wants an event.
+static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+
 impl Lines {
     fn capture() -> (Self, DefaultGuard) {
+        ANOTHER.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
         let lines = Self::default();
         let writer = lines.clone();
         let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone());

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::protocol::{MemoryKind, Placement, SequenceId};
-use crate::scheduler::policy::tests::reserves;
+use crate::scheduler::policy::tests::{reserves, unwanted};
 use crate::scheduler::policy::{Company, Event, PolicyLimits};
 use crate::scheduler::queue::Served;
 
@@ -72,7 +72,7 @@ fn a_producer_inherits_a_better_rank_for_as_long_as_it_is_waited_for() {
     let waiter = Standing { priority: -5, tenant: TenantId::NOBODY, arrived_us: 2 };
     let own = Standing { priority: 5, arrived_us: 1, ..waiter };
     assert_eq!(handle(&mut policy, submit(2, -5, 400))[0], Action::SetRank { request: 1, rank: waiter.rank() });
-    let actions = handle(&mut policy, Event::Cancel(2));
+    let actions = handle(&mut policy, unwanted(2));
     assert!(actions.contains(&Action::SetRank { request: 1, rank: own.rank() }), "{actions:?}");
 }
 
@@ -190,7 +190,7 @@ proptest! {
                     world.open.insert(next, (i32::from(choice / 16) % 3, [20, 100, 300][usize::from(choice / 64) % 3]));
                     world.submit(next);
                 }
-                5 => world.event(Event::Cancel(u64::from(choice / 16) % (next + 1))),
+                5 => world.event(unwanted(u64::from(choice / 16) % (next + 1))),
                 6..=8 => world.answer(),
                 9..=12 => world.compute(pick),
                 13 => world.end(pick),
