@@ -65,7 +65,7 @@ pub enum Event {
     },
     /// The engine is out of cells and nothing retained is left to evict.
     NoRoom,
-    /// A running request has computed what others wait for, see [`Policy::prefilled`].
+    /// A running request has computed what others wait for, see [`Policy::prefilled`](super::Policy::prefilled).
     Woken,
     /// Admit nobody, or go on.
     SetGate(Gate),
