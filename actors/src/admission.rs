@@ -152,6 +152,11 @@ impl Admission {
         Self { limits, book: Arc::new(Mutex::new(Book::new(limits))) }
     }
 
+    /// So many of the places are open: fewer than [`AdmissionLimits::running`] where those in them miss their deadlines.
+    pub fn set_places(&self, places: u32) {
+        open(&self.book).set_places(places, Instant::now());
+    }
+
     /// Takes the permits of a claim, or none at all.
     ///
     /// # Errors

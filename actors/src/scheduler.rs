@@ -210,16 +210,16 @@ impl Scheduler {
         let running = args.running.min(model.info.streams.unwrap_or(model.info.n_seq_max)) as usize;
         // With a buffer for each, whoever has a place has the cells.
         let n_ctx = if model.info.streams.is_some() { usize::MAX } else { model.info.n_ctx as usize };
-        let policy = Policy::new(PolicyLimits { running, n_ctx }, model.info.memory);
         // Of the one before this one, which is restarted in the middle of a burst.
-        let before =
-            |place| args.wiring.boards.scheduler.get(place).and_then(|size| u32::try_from(size).ok()).unwrap_or(0);
+        let before = |place| args.wiring.boards.scheduler.get(place).and_then(|size| u32::try_from(size).ok());
+        let policy = Policy::new(PolicyLimits { running, n_ctx }, model.info.memory);
+        let policy = policy.starting_at(before(board::PLACES).map(|places| places as usize));
         let sizes = StepSizes {
-            step_tokens: before(board::STEP_TOKENS),
-            mixed_prefill_tokens: before(board::MIXED_PREFILL_TOKENS),
+            step_tokens: before(board::STEP_TOKENS).unwrap_or(0),
+            mixed_prefill_tokens: before(board::MIXED_PREFILL_TOKENS).unwrap_or(0),
         };
         let mut state = SchedulerState {
-            tuner: Tuner::new(args.tuner).starting_at(sizes),
+            tuner: Tuner::new(args.tuner.on(&model.info)).starting_at(sizes),
             notice: Notice::default(),
             positions: Positions::default(),
             args,

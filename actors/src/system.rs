@@ -40,6 +40,7 @@ pub use self::status::Status;
 use crate::admission::{Admission, AdmissionLimits, Claim, Permit, Refusal};
 use crate::backend::{BackendMsg, TokensTo, VocabularyError};
 use crate::boards;
+use crate::boards::scheduler as board;
 use crate::engine::protocol::{AddSpecial, ModelInfo, RequestId, TextPart, Token};
 use crate::error::GenerateError;
 use crate::inspector::InspectorArgs;
@@ -196,11 +197,19 @@ impl System {
     /// As [`System::admit`].
     pub fn could_admit(&self, claim: Claim) -> Result<(), GenerateError> {
         self.check_serving()?;
-        self.inner.admission.check(claim).map_err(|refusal| refused(refusal, claim))
+        self.admission().check(claim).map_err(|refusal| refused(refusal, claim))
     }
 
     fn take_permits(&self, claim: Claim) -> Result<Vec<Permit>, GenerateError> {
-        self.inner.admission.try_acquire(claim).map_err(|refusal| refused(refusal, claim))
+        self.admission().try_acquire(claim).map_err(|refusal| refused(refusal, claim))
+    }
+
+    /// The permits, by as many places as the scheduler has open now.
+    fn admission(&self) -> &Admission {
+        let open = self.inner.wiring.boards.scheduler.get(board::PLACES).filter(|open| *open > 0);
+        let open = open.and_then(|open| u32::try_from(open).ok());
+        self.inner.admission.set_places(open.unwrap_or(u32::MAX));
+        &self.inner.admission
     }
 
     /// Whether requests are taken at all.

@@ -14,6 +14,8 @@ const RETRY_AFTER_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Durati
 #[derive(Debug)]
 pub(super) struct Book {
     limits: AdmissionLimits,
+    /// Requests that run at once, at present.
+    places: u32,
     in_use: u32,
     /// By tenant; whoever holds none has no entry.
     held: HashMap<TenantId, u32>,
@@ -31,11 +33,21 @@ struct Class {
 
 impl Book {
     pub(super) fn new(limits: AdmissionLimits) -> Self {
-        Self { limits, in_use: 0, held: HashMap::new(), classes: BTreeMap::new(), rate: CompletionRate::default() }
+        let (held, classes, rate) = (HashMap::new(), BTreeMap::new(), CompletionRate::default());
+        Self { limits, places: limits.running, in_use: 0, held, classes, rate }
     }
 
     pub(super) fn in_use(&self) -> u32 {
         self.in_use
+    }
+
+    /// So many run at once from now on, as long as that is no more than ever do.
+    pub(super) fn set_places(&mut self, places: u32, now: Instant) {
+        let places = places.min(self.limits.running);
+        if places != self.places {
+            self.places = places;
+            self.tell_load(now);
+        }
     }
 
     /// Whether the permits are there.
@@ -106,7 +118,7 @@ impl Book {
     }
 
     fn tell_load(&mut self, now: Instant) {
-        let places = self.limits.running.max(1);
+        let places = self.places.max(1);
         let wanted: u32 = self.classes.values().map(|class| class.in_use).sum();
         self.rate.set_load(f64::from(wanted.min(places)) / f64::from(places), now);
     }
@@ -128,7 +140,7 @@ impl Book {
     /// class as many as the tenants' fair shares let pass. Zero for the first in the queue, and while nobody can tell:
     /// before as many requests have been answered as run at once.
     fn time_until_its_turn(&self, tenant: TenantId, priority: i32, now: Instant) -> Duration {
-        let running = self.limits.running;
+        let running = self.places;
         let better: u32 = self.classes.range(..priority).map(|(_, class)| class.in_use).sum();
         let beside = self.classes.get(&priority).map_or(0, |class| {
             let tenants = class.held.len() as u32;
@@ -144,8 +156,8 @@ impl Book {
 
     /// Until what waits now has been served, at the rate at which requests are answered.
     fn wait(&self, requests: u32, count: u32, now: Instant) -> Duration {
-        let waiting = requests.saturating_sub(self.limits.running).max(count);
-        bounded(self.rate.time_for(waiting, self.limits.running, now))
+        let waiting = requests.saturating_sub(self.places).max(count);
+        bounded(self.rate.time_for(waiting, self.places, now))
     }
 
     /// The same for one tenant, which has its part of the rate and of the places.

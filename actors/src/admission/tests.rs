@@ -177,6 +177,23 @@ fn whoever_would_wait_longer_than_he_has_patience_for_is_refused_at_once() {
 }
 
 #[test]
+fn closed_places_are_counted_as_waiting() {
+    let start = Instant::now();
+    let mut book = Book::new(AdmissionLimits { running: 16, ..limits(100) });
+    book.set_places(1, start);
+    book.take(Claim { count: 16, ..ORDINARY }, start).expect("free");
+    let mut now = start;
+    for _ in 0..20 {
+        now += Duration::from_secs(5);
+        book.give_back(TenantId::NOBODY, 0, End::Answered, now);
+        book.take(ORDINARY, now).expect("just given back");
+    }
+    assert!((45.0..60.0).contains(&too_long(book.take(patient(30), now))), "16 go first, one every 5 s");
+    book.set_places(16, now);
+    book.take(patient(0), now).expect("all open: a place is free for it as far as the book knows");
+}
+
+#[test]
 fn requests_that_came_to_nothing_are_no_sign_of_speed() {
     let (mut book, mut now) = busy_book();
     for _ in 0..200 {

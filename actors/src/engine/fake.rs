@@ -343,6 +343,7 @@ fn info(spec: &FakeSpec, n_seq_max: u32) -> ModelInfo {
         memory: spec.memory,
         parked_limit: spec.parked_limit,
         parked_bytes: spec.parked_bytes,
+        on_gpu: false,
         system: "fake engine".to_owned(),
         metadata: Vec::new(),
     }

@@ -77,7 +77,7 @@ pub(crate) fn load_watched(
     plan::check(spec)?;
     backend::init();
     let header = inspect(spec)?;
-    warn_without_gpu(spec);
+    let spec = &as_computed(spec);
     // Asked before the weights are read: afterwards, pages of the file count as free although they are needed.
     let free = hardware::available_memory();
     let weights = Arc::new(Weights::load(spec, &mut progress)?);
@@ -108,7 +108,8 @@ pub(crate) fn load_watched(
     };
     let half = u64::from(plan.n_ctx).saturating_mul(plan.kv_bytes_per_token) / 2;
     let parked_bytes = spec.parked_bytes.unwrap_or(half);
-    let info = ModelInfo { parked_limit, parked_bytes, ..info::info(&loaded) };
+    let on_gpu = spec.n_gpu_layers != 0;
+    let info = ModelInfo { parked_limit, parked_bytes, on_gpu, ..info::info(&loaded) };
     Ok(LlamaEngine { info, fingerprint: fingerprint(spec, &plan, &header), vocabulary, context })
 }
 
@@ -172,7 +173,17 @@ fn fingerprint(spec: &LlamaSpec, plan: &Plan, header: &Header) -> String {
         gguf::further_parts(&spec.path, header.split_count()).iter().map(|part| length_and_age(part)).collect();
     let LlamaSpec { type_k, type_v, flash_attn, .. } = spec;
     let streams = plan.streams;
-    format!("{looked_at:?} {head:016x} {further:?} {type_k:?} {type_v:?} {flash_attn:?} streams {streams:?} {BUILD}")
+    let long = is_beyond_original(plan, header);
+    format!(
+        "{looked_at:?} {head:016x} {further:?} {type_k:?} {type_v:?} {flash_attn:?} streams {streams:?} long {long:?} {BUILD}"
+    )
+}
+
+/// Whether a sequence may be longer than the model was made for at first: some have other rotations of their keys then, for
+/// short sequences too. `None`: it has no such length.
+fn is_beyond_original(plan: &Plan, header: &Header) -> Option<bool> {
+    let cells = plan.n_ctx / plan.streams.unwrap_or(1);
+    header.largest("rope.scaling.original_context_length").map(|original| u64::from(cells) > original)
 }
 
 fn length_and_age(path: &std::path::Path) -> std::io::Result<(u64, std::time::SystemTime)> {
@@ -192,10 +203,13 @@ fn inspect(spec: &LlamaSpec) -> Result<Header, LoadError> {
     Ok(header)
 }
 
-fn warn_without_gpu(spec: &LlamaSpec) {
-    if spec.n_gpu_layers != 0 && !backend::has_gpu() {
-        tracing::warn!(n_gpu_layers = spec.n_gpu_layers, "this build has no gpu; all layers run on the cpu");
+/// Without a GPU all layers are the CPU's, whatever is asked for, and everything is to be planned for that.
+fn as_computed(spec: &LlamaSpec) -> LlamaSpec {
+    let n_gpu_layers = if backend::has_gpu() { spec.n_gpu_layers } else { 0 };
+    if n_gpu_layers != spec.n_gpu_layers {
+        tracing::warn!(n_gpu_layers = spec.n_gpu_layers, "no gpu can be used; all layers run on the cpu");
     }
+    LlamaSpec { n_gpu_layers, ..spec.clone() }
 }
 
 fn check_supported(spec: &LlamaSpec, weights: &Weights) -> Result<(), LoadError> {

@@ -464,6 +464,8 @@ pub struct ModelInfo {
     pub parked_limit: u32,
     /// Bytes that the KV in ordinary memory may take; what would exceed them stays in cells.
     pub parked_bytes: u64,
+    /// Whether layers lie on a GPU.
+    pub on_gpu: bool,
     /// What computes: devices and CPU features, for the log.
     pub system: String,
     /// Other metadata of the file that endpoints show, by its GGUF key.

@@ -4,7 +4,8 @@
 //! those in it miss their deadlines, on a slow machine or on one that others compute on, all is computed in vain. So places
 //! are closed and opened as TCP sizes its window: a miss that fewer neighbours could have prevented closes half a place, so
 //! that a full house of misses halves it, and an answer opens a sixteenth of one. At most one in nine is missed then for
-//! long. While deadlines are met, all places are open.
+//! long. While deadlines are met, all places are open. How far the one that missed had come bounds how many are closed: who
+//! was half through beside fifteen others closes none of eight.
 
 /// Places that a miss closes.
 const CLOSED: f64 = 0.5;
@@ -24,19 +25,38 @@ pub struct Places {
     typical: Option<f64>,
 }
 
-/// How far a request has come.
+/// How far a request has come in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Tokens that it was submitted with.
-    pub prompt: usize,
-    /// Of these and of those emitted since, how many were computed, or found.
-    pub computed: usize,
+    /// Tokens that it was submitted with and that were not found in the cache: those cost no time.
+    pub to_read: usize,
+    /// Of these, how many were computed.
+    pub read: usize,
+    /// Tokens emitted since.
+    pub emitted: usize,
+}
+
+impl Progress {
+    /// Its part of the whole, 0 to 1, for an answer of so many tokens. A token that is read takes a fraction of one that is
+    /// emitted, so the one is no measure of the other.
+    fn of(self, answer: usize) -> f64 {
+        let (done, all) =
+            if self.read < self.to_read { (self.read, self.to_read + answer) } else { (self.emitted, answer) };
+        if done < all { done as f64 / all as f64 } else { 1.0 }
+    }
 }
 
 impl Places {
     /// So many, all open.
     pub fn new(most: usize) -> Self {
         Self { most: most as f64, open: most as f64, typical: None }
+    }
+
+    /// With so many open as another's of the same engine had; `None`: there was none.
+    #[must_use]
+    pub fn starting_at(self, open: Option<usize>) -> Self {
+        let open = open.filter(|open| *open > 0).map_or(self.most, |open| self.most.min(open as f64));
+        Self { open, ..self }
     }
 
     /// Most requests that may run, at least 1 if there is any place.
@@ -56,9 +76,9 @@ impl Places {
     /// alone, but up to that.
     pub fn missed(&mut self, progress: Progress, most: usize, running: usize) {
         let answer = self.typical.map_or(most as f64, |typical| typical.min(most as f64));
-        let alone = progress.computed as f64 * running as f64;
-        if running > 1 && alone >= progress.prompt as f64 + answer {
-            self.open = (self.open - CLOSED).max(self.most.min(1.0));
+        let enough = progress.of(answer as usize) * running as f64;
+        if running > 1 && enough >= 1.0 {
+            self.open = self.open.min(self.most.min(enough).max(self.open - CLOSED));
         }
     }
 }
@@ -67,7 +87,7 @@ impl Places {
 mod tests {
     use super::*;
 
-    const HALFWAY: Progress = Progress { prompt: 20, computed: 45 };
+    const HALFWAY: Progress = Progress { to_read: 20, read: 20, emitted: 25 };
 
     #[test]
     fn a_full_house_of_misses_halves_it_and_answers_open_it_again() {
@@ -83,7 +103,7 @@ mod tests {
     #[test]
     fn one_place_is_always_open() {
         let mut places = Places::new(4);
-        (0..100).for_each(|_| places.missed(HALFWAY, 50, 4));
+        (0..100).for_each(|_| places.missed(HALFWAY, 100, 4));
         assert_eq!(places.open(), 1);
         (0..16).for_each(|_| places.answered(50));
         assert_eq!(places.open(), 2);
@@ -96,9 +116,32 @@ mod tests {
         for _ in 0..100 {
             places.missed(HALFWAY, 50, 1);
             places.missed(HALFWAY, 1000, 16);
-            places.missed(Progress { prompt: 2000, computed: 100 }, 50, 16);
+            places.missed(Progress { to_read: 2000, read: 100, emitted: 0 }, 50, 16);
+            // What was found took no time.
+            places.missed(Progress { to_read: 1, read: 1, emitted: 1 }, 300, 2);
+            // Reading is no measure of emitting.
+            places.missed(Progress { to_read: 300, read: 300, emitted: 8 }, 200, 16);
         }
         assert_eq!(places.open(), 16);
+    }
+
+    #[test]
+    fn how_far_who_missed_it_came_bounds_how_many_are_closed() {
+        let mut places = Places::new(16);
+        let missed =
+            |places: &mut Places, progress, running| (0..100).for_each(|_| places.missed(progress, 50, running));
+        missed(&mut places, Progress { emitted: 40, ..HALFWAY }, 16);
+        assert_eq!(places.open(), 12);
+        missed(&mut places, HALFWAY, 16);
+        assert_eq!(places.open(), 8);
+        missed(&mut places, Progress { emitted: 49, ..HALFWAY }, 16);
+        assert_eq!(places.open(), 8, "a miss opens none");
+    }
+
+    #[test]
+    fn a_restart_opens_no_closed_places() {
+        let open = |before| Places::new(16).starting_at(before).open();
+        assert_eq!([open(None), open(Some(0)), open(Some(5)), open(Some(99))], [16, 16, 5, 16]);
     }
 
     #[test]

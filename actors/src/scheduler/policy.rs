@@ -148,6 +148,12 @@ impl Policy {
         self.tell_waiting(actions);
     }
 
+    /// With so many places open as the policy before this one had; `None`: there was none.
+    #[must_use]
+    pub fn starting_at(self, places: Option<usize>) -> Self {
+        Self { places: self.places.starting_at(places), ..self }
+    }
+
     /// How many requests go before each that is queued.
     pub fn positions(&self) -> HashMap<RequestId, u32> {
         self.queue.positions()
@@ -350,7 +356,7 @@ impl Policy {
         let priority = self.active.get(&request)?.priority();
         let next = self.queue.next(|request| !self.sharing.waits(request));
         let next = next.filter(|next| next.standing.priority < priority)?;
-        if self.loners.contains(&next.request) {
+        if self.loners.contains(&next.request) || !self.fits_beside_its_betters(&next) {
             // Preempting one would not do, and it is no reason to preempt all.
             return None;
         }
@@ -361,6 +367,15 @@ impl Policy {
         }
         let used: usize = staying().map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();
         (used + next.tokens.len() + HEADROOM_TOKENS > self.limits.n_ctx).then_some(Kv::Freed)
+    }
+
+    /// Whether the next request would fit if all worse ones were gone. If not, they would make room for nothing.
+    fn fits_beside_its_betters(&self, next: &Queued) -> bool {
+        let stays = |active: &&Active| active.stop == Stop::No && active.priority() <= next.standing.priority;
+        let betters = || self.active.values().filter(stays);
+        let used: usize = betters().map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();
+        let room = used == 0 || used + next.tokens.len() + HEADROOM_TOKENS <= self.limits.n_ctx;
+        room && betters().count() < self.places.open()
     }
 
     fn is_admitting(&self) -> bool {

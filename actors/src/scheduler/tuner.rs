@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-use crate::engine::protocol::MIN_PREFILL_TOKENS;
+use crate::engine::protocol::{MIN_PREFILL_TOKENS, ModelInfo};
 
 /// Recent steps that an estimate is the median of.
 const WINDOW: usize = 9;
@@ -70,6 +70,14 @@ pub struct TunerArgs {
     pub max_step: Duration,
     /// The time under which one is kept that nobody decodes in, if that can be done with 64 tokens; `None`: no bound.
     pub longest_full: Option<Duration>,
+}
+
+impl TunerArgs {
+    /// For this model: a GPU computes a whole step in no time, and its steps have no bound.
+    #[must_use]
+    pub fn on(self, model: &ModelInfo) -> Self {
+        Self { longest_full: self.longest_full.filter(|_| !model.on_gpu), ..self }
+    }
 }
 
 /// A step that was computed.

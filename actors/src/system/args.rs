@@ -124,16 +124,16 @@ impl SystemArgs {
 
     /// How large a step is. More tokens than are computed at once would only make it longer.
     pub(super) fn tuner(&self) -> TunerArgs {
-        let (full_step_tokens, on_gpu) = match &self.engine {
-            EngineSpec::Llama(spec) => (spec.n_ubatch.min(spec.n_batch), spec.n_gpu_layers != 0),
-            EngineSpec::Fake(spec) => (spec.n_batch, false),
+        let full_step_tokens = match &self.engine {
+            EngineSpec::Llama(spec) => spec.n_ubatch.min(spec.n_batch),
+            EngineSpec::Fake(spec) => spec.n_batch,
         };
         TunerArgs {
             mode: self.tuner,
             step_tokens: self.step_tokens,
             full_step_tokens,
             max_step: self.max_step,
-            longest_full: (!on_gpu).then_some(LONGEST_FULL_STEP),
+            longest_full: Some(LONGEST_FULL_STEP),
         }
     }
 

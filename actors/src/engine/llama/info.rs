@@ -72,6 +72,7 @@ pub(super) fn info(loaded: &Loaded<'_>) -> ModelInfo {
         memory: context.memory(),
         parked_limit: u32::MAX,
         parked_bytes: u64::MAX,
+        on_gpu: false,
         system: backend::system(),
         metadata: shown(metadata, weights),
     }

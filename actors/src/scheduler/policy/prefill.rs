@@ -23,6 +23,9 @@ pub struct Prefixes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prefill {
     total: usize,
+    /// Of these, those that were in the cache.
+    found: usize,
+    /// Those and what was computed since.
     computed: usize,
     /// Of these, the kv-cache knows.
     told: usize,
@@ -31,7 +34,7 @@ pub(super) struct Prefill {
 impl Prefill {
     /// Nothing of so many tokens is computed.
     pub(super) fn new(total: usize) -> Self {
-        Self { total, computed: 0, told: 0 }
+        Self { total, found: 0, computed: 0, told: 0 }
     }
 
     /// Whether all of them have KV.
@@ -53,7 +56,8 @@ impl Active {
 
     /// How far it is.
     pub(super) fn progress(&self) -> Progress {
-        Progress { prompt: self.prefill.total, computed: self.prefill.computed + self.emitted() }
+        let Prefill { total, found, computed, .. } = self.prefill;
+        Progress { to_read: total - found, read: computed.saturating_sub(found), emitted: self.emitted() }
     }
 
     /// Its class.
@@ -77,7 +81,7 @@ impl Policy {
     pub(super) fn placed(&mut self, request: RequestId, cached: usize) {
         if let Some(Active { prefill, .. }) = self.active.get_mut(&request) {
             let cached = cached.min(prefill.total.saturating_sub(1));
-            (prefill.computed, prefill.told) = (cached, cached);
+            (prefill.found, prefill.computed, prefill.told) = (cached, cached, cached);
             // Whoever is woken is looked at when this event is through.
             let _ = self.sharing.placed(request, cached);
         }

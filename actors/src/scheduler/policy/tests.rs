@@ -109,6 +109,48 @@ fn missed_deadlines_close_places_and_answers_open_them() {
     assert_eq!((policy.places(), policy.active()), (4, 4));
 }
 
+/// The same, but it takes nobody's prefix and waits for none.
+fn by_itself(event: Event) -> Event {
+    match event {
+        Event::Submit { request, tokens, standing, served, company, prefixes } => {
+            let prefixes = Prefixes { reuse: Reuse::Forbidden, ..prefixes };
+            Event::Submit { request, tokens, standing, served, company, prefixes }
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn what_was_found_in_the_cache_is_no_progress_towards_a_deadline() {
+    let mut policy = ready(PolicyLimits { running: 2, n_ctx: 10_000 });
+    for request in [1, 2] {
+        handle(&mut policy, arrival(request, request, 2000));
+        handle(&mut policy, reserved(request, request as SequenceId));
+        handle(&mut policy, Event::Started { request, reused: 1999 });
+        let _ = policy.emitted(request, &[7]);
+        handle(&mut policy, Event::Cancel { request, leave: Leave::Missed { most: 300 } });
+    }
+    assert_eq!(policy.places(), 2, "alone they would have had 2 of 300 tokens");
+}
+
+#[test]
+fn the_next_policy_begins_with_the_places_of_the_last() {
+    let policy = Policy::new(ROOMY, MemoryKind::Attention);
+    assert_eq!(policy.starting_at(Some(1)).places(), 1);
+}
+
+#[test]
+fn nobody_makes_room_for_one_that_does_not_fit_all_the_same() {
+    let mut policy = ready(PolicyLimits { running: 3, n_ctx: 4096 });
+    handle(&mut policy, by_itself(arrival(1, 1, 3000)));
+    handle(&mut policy, reserved(1, 0));
+    handle(&mut policy, by_itself(of_class(10, 2, 2, 100)));
+    handle(&mut policy, reserved(2, 1));
+    assert_eq!(handle(&mut policy, by_itself(arrival(3, 3, 2000))), vec![Action::WaitingChanged(1)]);
+    // Beside the first one there is room for this.
+    assert!(handle(&mut policy, by_itself(of_class(-1, 4, 4, 1000))).contains(&Action::CancelInEngine(2)));
+}
+
 #[test]
 fn cancel_reaches_a_request_wherever_it_is() {
     let mut policy = ready(ROOMY);
