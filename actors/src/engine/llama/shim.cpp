@@ -38,9 +38,9 @@ int32_t cllm_decode(llama_context * ctx, const llama_batch * batch, int32_t * co
 }
 
 int32_t cllm_tokenize(const llama_vocab * vocab, const char * text, int32_t length, llama_token * tokens, int32_t n_tokens_max,
-                      bool parse_special, int32_t * n_tokens, char * message, size_t capacity) {
+                      int32_t * n_tokens, char * message, size_t capacity) {
     return guarded(message, capacity, [&] {
-        *n_tokens = llama_tokenize(vocab, text, length, tokens, n_tokens_max, false, parse_special);
+        *n_tokens = llama_tokenize(vocab, text, length, tokens, n_tokens_max, false, false);
     });
 }
 

@@ -21,7 +21,6 @@ unsafe extern "C" {
         length: i32,
         tokens: *mut sys::llama_token,
         n_tokens_max: i32,
-        parse_special: bool,
         n_tokens: *mut i32,
         message: *mut c_char,
         capacity: usize,
@@ -47,7 +46,8 @@ pub(super) unsafe fn decode(ctx: *mut sys::llama_context, batch: &sys::llama_bat
     guarded(|code, message| unsafe { cllm_decode(ctx, batch, code, message, MESSAGE_BYTES) })
 }
 
-/// `llama_tokenize` without beginning and end tokens: the number of tokens, or minus the room needed.
+/// `llama_tokenize` without beginning and end tokens, control tokens' texts being text: the number of tokens, or minus the
+/// room needed.
 ///
 /// # Safety
 /// `vocab` must belong to a live model.
@@ -55,15 +55,12 @@ pub(super) unsafe fn tokenize(
     vocab: *const sys::llama_vocab,
     text: &str,
     tokens: &mut [sys::llama_token],
-    special: Special,
 ) -> Result<i32, String> {
     let length = i32::try_from(text.len()).map_err(|_| "text of 2 GiB or more".to_owned())?;
     let room = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
-    let (text, tokens, special) = (text.as_ptr().cast(), tokens.as_mut_ptr(), special == Special::Parse);
+    let (text, tokens) = (text.as_ptr().cast(), tokens.as_mut_ptr());
     // SAFETY: `text` and `tokens` are as long as `length` and `room` say at least; the caller vouches for `vocab`.
-    guarded(|n, message| unsafe {
-        cllm_tokenize(vocab, text, length, tokens, room, special, n, message, MESSAGE_BYTES)
-    })
+    guarded(|n, message| unsafe { cllm_tokenize(vocab, text, length, tokens, room, n, message, MESSAGE_BYTES) })
 }
 
 /// `llama_token_to_piece` with control tokens shown: the number of bytes, or minus the room needed.
@@ -79,15 +76,6 @@ pub(super) unsafe fn token_to_piece(
     let piece = piece.as_mut_ptr().cast();
     // SAFETY: `piece` has `room` bytes; a token out of range throws, which the shim catches.
     guarded(|n, message| unsafe { cllm_token_to_piece(vocab, token, piece, room, n, message, MESSAGE_BYTES) })
-}
-
-/// Whether special tokens' texts are recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Special {
-    /// As the tokens.
-    Parse,
-    /// As text, but for user-defined tokens, which count as text.
-    Plain,
 }
 
 fn guarded(call: impl FnOnce(*mut i32, *mut c_char) -> i32) -> Result<i32, String> {

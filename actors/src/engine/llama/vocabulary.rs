@@ -11,7 +11,7 @@ use crate::engine::runs::check_runs;
 
 use super::backend;
 use super::partition::{Fragment, Scope, SpecialToken, is_space, join, partition};
-use super::shim::{self, Special};
+use super::shim;
 use super::weights::Weights;
 
 /// The vocabulary of a loaded model. Keeps the weights alive.
@@ -119,7 +119,7 @@ impl LlamaVocabulary {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn append(&self, text: &str, special: Special, out: &mut Vec<Token>) -> Result<(), String> {
+    fn append(&self, text: &str, out: &mut Vec<Token>) -> Result<(), String> {
         self.progress.advance();
         let start = out.len();
         // Nearly always enough: no token is shorter than a byte, and two may come on top.
@@ -127,7 +127,7 @@ impl LlamaVocabulary {
         loop {
             out.resize(start + room, 0);
             // SAFETY: `weights` keeps the vocabulary alive.
-            let count = unsafe { shim::tokenize(self.weights.vocab(), text, &mut out[start..], special) };
+            let count = unsafe { shim::tokenize(self.weights.vocab(), text, &mut out[start..]) };
             let count = count.map_err(|error| format!("the text cannot be tokenized: {error}"))?;
             match usize::try_from(count) {
                 Ok(count) => {
@@ -150,14 +150,12 @@ impl Vocabulary for LlamaVocabulary {
         let joined = join(parts);
         check_runs([&*joined.text])?;
         let mut tokens = Vec::new();
-        if joined.user.is_empty() {
-            self.append(&joined.text, Special::Parse, &mut tokens)?;
-        } else {
-            for fragment in partition(&joined, &self.specials) {
-                match fragment {
-                    Fragment::Token(token) => tokens.push(token),
-                    Fragment::Text(range) => self.append(&joined.text[range], Special::Plain, &mut tokens)?,
-                }
+        // Never llama.cpp's own search for special tokens: it walks over all it has found for each that it finds, which
+        // takes minutes for a text that is full of them.
+        for fragment in partition(&joined, &self.specials) {
+            match fragment {
+                Fragment::Token(token) => tokens.push(token),
+                Fragment::Text(range) => self.append(&joined.text[range], &mut tokens)?,
             }
         }
         if special == AddSpecial::Model {
@@ -288,3 +286,6 @@ fn specials(vocab: *const sys::llama_vocab, n_tokens: u32) -> Vec<SpecialToken> 
     specials.sort_by_key(|special| std::cmp::Reverse(special.text.len()));
     specials
 }
+
+#[cfg(test)]
+mod tests;
