@@ -175,6 +175,7 @@ impl SessionState {
             SessionMsg::Ended { epoch, reason } => self.on_ended(epoch, reason),
             SessionMsg::Preempted { epoch } => self.on_preempted(myself, epoch),
             SessionMsg::SchedulerRestarted { epoch } => self.on_scheduler_restarted(myself, epoch),
+            SessionMsg::EngineDown(_) if self.sharing.has_whole_answer() => Ok(()),
             SessionMsg::EngineDown(error) => Err(error),
             SessionMsg::ReceiverGone => Err(GenerateError::ClientGone),
             SessionMsg::DeadlinePassed(deadline) => self.on_deadline(deadline),

@@ -17,7 +17,7 @@ use crate::prompt::ChatPrompt;
 use crate::request::{
     CacheMode, CacheOutcome, Delta, FinishReason, Finished, GenerateRequest, GenerationEvent, Prompt,
 };
-use crate::system::{ActorAction, Generation, System};
+use crate::system::{ActorAction, Generation, Status, System};
 
 /// Far beyond anything these tests take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -203,6 +203,21 @@ async fn a_long_answer_is_given_again_token_by_token() {
     let again = ask(&system, request("long", 500)).await;
     assert_eq!((again.cache, again.deltas.len()), (Some(CacheOutcome::Hit), 500));
     assert_eq!(again.tokens(), expected("long", 500));
+    all_is_over(system).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_answer_is_given_to_its_end_while_the_engine_is_down() {
+    let system = start("cache-down", slow()).await;
+    ask(&system, request("long", 200)).await;
+    let hit = Open::start(&system, request("long", 200)).await;
+    let computed = Open::start(&system, request("other", 1500)).await;
+    let cause = "five deaths".to_owned();
+    system.wiring().set_status(Status::Held { cause, retry_after: Duration::from_secs(60) });
+    assert!(matches!(computed.finish().await.end, Err(GenerateError::EngineDown { .. })));
+    let hit = hit.finish().await;
+    assert_eq!((hit.cache, hit.tokens()), (Some(CacheOutcome::Hit), expected("long", 200)));
+    assert!(hit.end.is_ok(), "{:?}", hit.end);
     all_is_over(system).await;
 }
 

@@ -118,6 +118,11 @@ impl Sharing {
         self.outcome
     }
 
+    /// Whether all that its caller is yet to be given is here.
+    pub(super) fn has_whole_answer(&self) -> bool {
+        matches!(self.source, Some(Source::Kept(_) | Source::Leader { end: Some(_), .. }))
+    }
+
     /// Whether anybody follows.
     pub(super) fn has_followers(&self) -> bool {
         !self.followers.is_empty()

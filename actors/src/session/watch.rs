@@ -78,11 +78,12 @@ impl Eyes {
         let mut total = self.timer(Some(self.deadlines.total));
         let now = tokio::time::Instant::now();
         let mut positions = interval_at(now + POSITION_INTERVAL / 2, POSITION_INTERVAL);
+        let mut is_up = true;
         loop {
             let message = tokio::select! {
                 () = self.receiver.gone() => SessionMsg::ReceiverGone,
                 epoch = next_epoch(&mut self.epochs) => SessionMsg::SchedulerRestarted { epoch },
-                error = engine_down(&mut self.status) => SessionMsg::EngineDown(error),
+                error = engine_down(&mut self.status), if is_up => SessionMsg::EngineDown(error),
                 () = at(&mut queue) => SessionMsg::DeadlinePassed(Deadline::Queue),
                 () = at(&mut first_token) => SessionMsg::DeadlinePassed(Deadline::FirstToken),
                 () = at(&mut total) => SessionMsg::DeadlinePassed(Deadline::Total),
@@ -92,8 +93,9 @@ impl Eyes {
                 // Said once; others may follow the session, so the rest goes on.
                 self.receiver = Presence::Gone;
             }
-            let last = matches!(message, SessionMsg::EngineDown(_));
-            if self.session.cast(message).is_err() || last {
+            // Said once as well: whoever has its whole answer goes on without an engine.
+            is_up &= !matches!(message, SessionMsg::EngineDown(_));
+            if self.session.cast(message).is_err() {
                 return;
             }
         }
