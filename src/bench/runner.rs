@@ -13,6 +13,11 @@ use super::server::{Server, Settings};
 use super::shot::Shot;
 use super::{BenchError, prompts, scenario, targets};
 
+/// Fewest requests of a round of a closed loop.
+const LEAST_REQUESTS: usize = 10;
+/// How often each place of a closed loop is filled in a round.
+const FILLS: usize = 3;
+
 /// What scenarios work with.
 #[derive(Debug)]
 pub(super) struct Runner<'o> {
@@ -131,6 +136,11 @@ impl<'o> Runner<'o> {
         self.options.requests.map_or(own, |requests| requests.max(1) as usize)
     }
 
+    /// Requests of a round with so many at a time, in which most places are filled again; at least one for each place.
+    pub(super) fn refilled(&self, at_once: usize) -> usize {
+        self.requests(refilled(at_once)).max(at_once)
+    }
+
     /// Tokens of an answer.
     pub(super) fn max_tokens(&self, own: u32) -> u32 {
         self.options.max_tokens.unwrap_or(own).max(1)
@@ -197,6 +207,11 @@ pub(super) fn case(label: impl Into<String>, on: &[usize], waves: &[Vec<Wave>]) 
     Case::new(label, sides.collect())
 }
 
+/// A round is more than one burst, where all begin and end together: each place is filled three times.
+fn refilled(at_once: usize) -> usize {
+    if at_once > 1 { (FILLS * at_once).max(LEAST_REQUESTS) } else { LEAST_REQUESTS }
+}
+
 /// Who goes first changes from round to round: whatever drifts hits all alike.
 fn order(count: usize, round: u32) -> Vec<usize> {
     let forward = 0..count;
@@ -211,5 +226,10 @@ mod tests {
     fn servers_go_first_in_turn() {
         assert_eq!([order(2, 0), order(2, 1), order(2, 2)], [[0, 1], [1, 0], [0, 1]]);
         assert_eq!(order(1, 1), [0]);
+    }
+
+    #[test]
+    fn several_at_a_time_are_filled_again() {
+        assert_eq!([1, 2, 4, 10, 16].map(refilled), [10, 10, 12, 30, 48]);
     }
 }

@@ -14,7 +14,8 @@ use crate::bench::stats::{Spread, Summary};
 use crate::bench::{prompts, schedule};
 
 const AT_ONCE: [u32; 6] = [1, 2, 4, 8, 10, 16];
-const REQUESTS: usize = 10;
+/// Requests of a round of an open loop.
+const RATE_REQUESTS: usize = 10;
 const MAX_TOKENS: u32 = 50;
 
 /// From here on a server counts as saturated.
@@ -54,7 +55,7 @@ pub(in crate::bench) async fn run(runner: &mut Runner<'_>, on: &[usize]) -> Scen
 
 /// Rounds at a number of requests at a time or, without one, at the rate of the options, with `/livez` asked meanwhile.
 async fn probed(runner: &mut Runner<'_>, on: &[usize], at_once: Option<usize>) -> Vec<Vec<Probed>> {
-    let requests = runner.requests(REQUESTS).max(at_once.unwrap_or(0));
+    let requests = at_once.map_or_else(|| runner.requests(RATE_REQUESTS), |count| runner.refilled(count));
     let (max_tokens, rate, rounds) = (runner.max_tokens(MAX_TOKENS), runner.options.rate, runner.rounds(5));
     let prepare = |rng: &mut Rng| {
         let shots: Vec<Shot> = (0..requests).map(|_| Shot::chat(prompts::short(rng), max_tokens)).collect();
