@@ -24,7 +24,7 @@ pub struct Options {
     pub requests: Option<u32>,
     /// Tokens of one answer; `None`: the scenario's own number.
     pub max_tokens: Option<u32>,
-    /// Requests per second of an open loop, in place of a fixed number at a time.
+    /// Requests per second of an open loop, in place of a fixed number at a time: of `throughput` and `mixed` alone.
     pub rate: Option<f64>,
     /// Longest wait for one answer; what takes longer has failed.
     pub patience: Duration,

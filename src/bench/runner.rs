@@ -55,11 +55,15 @@ impl<'o> Runner<'o> {
     }
 
     fn check(&self) -> Result<(), BenchError> {
-        let Options { scenarios, urls, server_pid, .. } = self.options;
+        let Options { scenarios, urls, server_pid, rate, .. } = self.options;
         for Selection { scenario, only } in scenarios {
             let name = scenario.name();
             let needs_process = *scenario == Scenario::Survival || (*scenario == Scenario::Capacity && only.is_some());
+            let open_loop = matches!(scenario, Scenario::Throughput | Scenario::Mixed);
             let bad = match only {
+                _ if rate.is_some() && !open_loop => {
+                    Some(format!("`{name}` has no open loop: --rate is for `throughput` and `mixed`"))
+                }
                 Some(number) if *number > urls.len() => {
                     Some(format!("`{name}@{number}`: there are {} URLs", urls.len()))
                 }

@@ -123,6 +123,19 @@ async fn an_open_loop_sends_at_its_rate_whatever_the_server_does() {
     assert_eq!(side["requests"], 50);
     let (alone, worst) = (side["answer_ms"]["min"].as_f64(), side["answer_ms"]["max"].as_f64());
     assert!(worst > alone.map(|alone| 1.2 * alone), "a queue grew, because nobody waited for answers: {side}");
+    assert_eq!(report["scenarios"][0]["measures"], json!([]), "no claim that the server was saturated");
+}
+
+#[tokio::test]
+async fn a_rate_is_refused_where_there_is_no_open_loop() {
+    for scenario in ["repeat", "throughput,contention", "capacity"] {
+        let arguments = ["--scenario", scenario, "--rate", "5"];
+        let (output, _) = bench("rate-refused", "http://127.0.0.1:1", &arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let name = scenario.rsplit(',').next().expect("a name");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("`{name}` has no open loop")), "{said}");
+    }
 }
 
 #[tokio::test]
