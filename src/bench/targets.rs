@@ -79,7 +79,7 @@ const LINES: [(&str, Figure, Bound); 14] = [
     ),
     ("kill -9 of the engine under load: failed requests", Figure::Failures("survival"), Bound::AtMost(0.0)),
     (
-        "kill -9 of the engine under load: wrong tokens",
+        "kill -9 of the engine under load: tokens missing or too many (net)",
         Figure::Measure("survival", None, survival::WRONG_TOKENS),
         Bound::AtMost(0.0),
     ),
