@@ -68,8 +68,8 @@ pub enum Scenario {
     Mixed,
     /// Ten at a time while another process burns one core.
     Contention,
-    /// Server CPU per streamed token: of a server with the fake engine that it starts itself, or of the first URL's
-    /// process if that is selected.
+    /// Server CPU per streamed token: of servers with the fake engine that it starts itself, one with the engine in a
+    /// process of its own and one with it in a thread, or of the first URL's process if that is selected.
     Capacity,
     /// The engine of the first server, whose process is named, is killed under load.
     Survival,

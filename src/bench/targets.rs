@@ -63,8 +63,8 @@ const LINES: [(&str, Figure, Bound); 14] = [
     ),
     ("/livez while saturated, p99", Figure::Measure("throughput", None, throughput::LIVEZ_P99), Bound::AtMost(10.0)),
     (
-        "fake engine, 256 streams: CPU per token",
-        Figure::Measure("capacity", Some(256), capacity::CPU_PER_TOKEN),
+        "fake engine in a process, 256 streams: server CPU per token",
+        Figure::Measure("capacity", Some(256), capacity::CPU_PER_TOKEN_PROCESS),
         Bound::AtMost(25.0),
     ),
     (
@@ -180,7 +180,7 @@ mod tests {
             line(&judge(&report), start).met
         };
         let lines = [
-            ("capacity", 256, capacity::CPU_PER_TOKEN, "fake engine"),
+            ("capacity", 256, capacity::CPU_PER_TOKEN_PROCESS, "fake engine"),
             ("contention", 10, contention::BESIDE_OVER_ALONE, "ten at a time beside"),
             ("long-prompt", 8, long_prompt::GAP_MAX_RATIO, "long prompt among 8 streams: longest"),
             ("long-prompt", 8, long_prompt::GAP_P99_RATIO, "long prompt among 8 streams: p99"),

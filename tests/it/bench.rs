@@ -139,15 +139,21 @@ async fn a_rate_is_refused_where_there_is_no_open_loop() {
 }
 
 #[tokio::test]
-async fn capacity_starts_its_own_server_and_reads_its_cpu_time() {
+async fn capacity_starts_its_own_servers_and_reads_their_cpu_time() {
     let server = Server::start(&[]).await;
     let arguments = ["--scenario", "capacity", "--rounds", "1", "--concurrency", "20", "--max-tokens", "40"];
     let (output, report) = bench("capacity", &url(&server), &arguments).await;
     succeeded(&output);
     let scenario = &report["scenarios"][0];
-    assert_eq!(scenario["cases"][0]["sides"][0]["completion_tokens"], 800);
-    assert_eq!(scenario["cases"][0]["sides"][0]["server"], Value::Null, "not the server of the URL");
-    assert!(measure(scenario, "cpu_per_token")["median"].as_f64().is_some_and(|cost| cost >= 0.0));
+    for (case, host) in ["process", "thread"].into_iter().enumerate() {
+        let case = &scenario["cases"][case];
+        assert_eq!(case["label"], format!("20 streams, engine in a {host}"));
+        assert_eq!(case["sides"][0]["completion_tokens"], 800);
+        assert_eq!(case["sides"][0]["server"], Value::Null, "not the server of the URL");
+    }
+    for name in ["cpu_per_token", "cpu_per_token_process_host"] {
+        assert!(measure(scenario, name)["median"].as_f64().is_some_and(|cost| cost >= 0.0));
+    }
 }
 
 #[tokio::test]
