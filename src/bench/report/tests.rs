@@ -112,6 +112,7 @@ fn the_page_is_well_formed_and_needs_nothing_from_outside() {
         assert!(!found, "{outside}");
     }
     assert!(page.contains("prefers-color-scheme: dark"));
+    assert!(page.contains("The number of tokens is the server's own count (usage)"));
 }
 
 /// Every element ends, in the right order.

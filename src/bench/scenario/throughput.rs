@@ -32,7 +32,8 @@ type Probed = (Wave, Vec<f64>);
 pub(in crate::bench) async fn run(runner: &mut Runner<'_>, on: &[usize]) -> ScenarioReport {
     let mut report = ScenarioReport::new(
         "throughput",
-        "Short different prompts, streamed. Tokens per second are completion tokens over wall time.",
+        "Short different prompts, streamed. Tokens per second are completion tokens by the server's count over wall \
+         time.",
     );
     if let Some(rate) = runner.options.rate {
         let results = probed(runner, on, None).await;
