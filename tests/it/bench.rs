@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -197,6 +199,19 @@ async fn a_cut_stream_and_an_answer_that_is_too_short_are_failures() {
 }
 
 #[tokio::test]
+async fn a_livez_that_stalls_counts_and_one_that_is_not_there_does_not() {
+    let arguments = ["--scenario", "throughput", "--rounds", "2", "--concurrency", "8", "--accept-short"];
+    let body = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\n";
+    let (output, report) = bench("stalls", &canned_with(body.to_owned(), Livez::Stalls).await, &arguments).await;
+    succeeded(&output);
+    let livez = measure(&report["scenarios"][0], "livez_p99");
+    assert_eq!(livez["rounds"].as_array().map(Vec::len), Some(2), "{livez}");
+    let (output, report) = bench("none", &canned(body.to_owned()).await, &arguments).await;
+    succeeded(&output);
+    assert_eq!(report["scenarios"][0]["measures"], json!([]));
+}
+
+#[tokio::test]
 async fn a_kept_connection_that_the_server_closes_is_no_failure() {
     let url = canned("data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\n".to_owned()).await;
     let arguments = ["--scenario", "throughput", "--rounds", "1", "--concurrency", "1", "--requests", "3"];
@@ -262,15 +277,36 @@ async fn the_burner_ends_with_whoever_started_it() {
 /// A server that knows nothing, answers every `POST` with this stream, and closes its connections without a word when
 /// the second request has come. Returns its URL.
 async fn canned(body: String) -> String {
+    canned_with(body, Livez::Missing).await
+}
+
+/// What `/livez` of such a server does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Livez {
+    /// It is a 404.
+    Missing,
+    /// It answers once; later it takes the question and says nothing.
+    Stalls,
+}
+
+async fn canned_with(body: String, livez: Livez) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let asked = Arc::new(AtomicBool::new(false));
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            let body = body.clone();
+            let (body, asked) = (body.clone(), Arc::clone(&asked));
             tokio::spawn(async move {
                 let Some(request) = read_request(&mut socket).await else { return };
+                let alive = livez == Livez::Stalls && request.starts_with(b"GET /livez");
+                if alive && asked.swap(true, Ordering::Relaxed) {
+                    read_request(&mut socket).await;
+                    return;
+                }
                 let (status, kind, body) = if request.starts_with(b"POST") {
                     ("200 OK", "text/event-stream", body.as_str())
+                } else if alive {
+                    ("200 OK", "text/plain", "")
                 } else {
                     ("404 Not Found", "text/plain", "")
                 };

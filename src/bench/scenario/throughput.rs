@@ -26,7 +26,8 @@ pub(in crate::bench) const FIRST_TOKEN_SHARE: (&str, &str) = ("first_token_share
 /// Time of `/livez` while the most requests at a time run.
 pub(in crate::bench) const LIVEZ_P99: (&str, &str) = ("livez_p99", "ms");
 
-type Probed = (Wave, Vec<f64>);
+/// One round, and the times of `/livez` meanwhile, where there is such a thing.
+type Probed = (Wave, Option<Vec<f64>>);
 
 /// Runs it.
 pub(in crate::bench) async fn run(runner: &mut Runner<'_>, on: &[usize]) -> ScenarioReport {
@@ -72,7 +73,7 @@ async fn probed(runner: &mut Runner<'_>, on: &[usize], at_once: Option<usize>) -
     let run = async |runner: &Runner<'_>, server: &Arc<Server>, round: u32, (shots, pace): &(Vec<Shot>, Pace)| {
         let probe = Probe::begin(server);
         let wave = runner.wave(server, (&title, round), shots.clone(), pace.clone()).await;
-        (wave, probe.end())
+        (wave, probe.map(Probe::end))
     };
     runner.alternate(on, rounds, prepare, run).await
 }
@@ -91,7 +92,8 @@ fn add(report: &mut ScenarioReport, on: &[usize], case: Case, results: &[Vec<Pro
             report.measure(FIRST_TOKEN_SHARE, about, Some(*server), Spread::of(shares));
         }
         if saturated >= SATURATING {
-            let p99 = rounds.iter().filter_map(|(_, times)| Summary::of(times.iter().copied())).map(|times| times.p99);
+            let times = rounds.iter().filter_map(|(_, times)| times.as_ref());
+            let p99 = times.filter_map(|times| Summary::of(times.iter().copied())).map(|times| times.p99);
             let about = "99th percentile of the time that /livez takes while the server is saturated";
             report.measure(LIVEZ_P99, about, Some(*server), Spread::of(p99));
         }
