@@ -12,6 +12,9 @@ pub struct Options {
     /// Base URLs of the servers, with or without `/v1` at the end. Two or more alternate round by round; ratios are
     /// those of the first one to each other one.
     pub urls: Vec<String>,
+    /// What is to be known of each server and it does not say itself, such as how it was built, in the order of
+    /// `urls`; shown beside it. Fewer are allowed, an empty one is none.
+    pub notes: Vec<String>,
     /// Sent as `Authorization: Bearer`.
     pub api_key: Option<String>,
     /// The model to ask for; `None`: what the server lists first.

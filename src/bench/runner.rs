@@ -55,7 +55,11 @@ impl<'o> Runner<'o> {
     }
 
     fn check(&self) -> Result<(), BenchError> {
-        let Options { scenarios, urls, server_pid, rate, .. } = self.options;
+        let Options { scenarios, urls, notes, server_pid, rate, .. } = self.options;
+        if notes.len() > urls.len() {
+            let bad = format!("there are {} of --note for {} of --url", notes.len(), urls.len());
+            return Err(BenchError::BadOptions(bad));
+        }
         for Selection { scenario, only } in scenarios {
             let name = scenario.name();
             let needs_process = *scenario == Scenario::Survival || (*scenario == Scenario::Capacity && only.is_some());
@@ -107,17 +111,19 @@ impl<'o> Runner<'o> {
     }
 
     fn report(&self, scenarios: Vec<ScenarioReport>) -> Report {
-        let facts = |server: &Arc<Server>| ServerFacts {
+        let note = |index: usize| self.options.notes.get(index).filter(|note| !note.is_empty()).cloned();
+        let facts = |(index, server): (usize, &Arc<Server>)| ServerFacts {
             url: server.url.clone(),
             model: server.model.clone(),
             version: server.version.clone(),
+            note: note(index),
         };
         let mut report = Report {
             schema: SCHEMA,
             tool: format!("cllm bench {}", env!("CARGO_PKG_VERSION")),
             date: machine::now(),
             machine: Machine::here(),
-            servers: self.servers.iter().map(facts).collect(),
+            servers: self.servers.iter().enumerate().map(facts).collect(),
             failed_requests: 0,
             client_cpu_max: None,
             scenarios,

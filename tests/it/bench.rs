@@ -86,9 +86,11 @@ async fn two_servers_take_turns_and_are_compared() {
     let slow = Server::start(&["backend.fake.step_time_us=100000"]).await;
     let second = url(&slow);
     let arguments = ["--url", &second, "--scenario", "throughput,repeat@2", "--rounds", "3", "--concurrency", "2"];
-    let arguments = [arguments.as_slice(), &["--requests", "2", "--max-tokens", "10"]].concat();
+    let notes = ["--note", "the fast one", "--note", "the slow one"];
+    let arguments = [arguments.as_slice(), &["--requests", "2", "--max-tokens", "10"], &notes].concat();
     let (output, report) = bench("two", &url(&fast), &arguments).await;
-    succeeded(&output);
+    assert!(succeeded(&output).contains("(fake), the fast one\n"));
+    assert_eq!(report["servers"][1]["note"], "the slow one");
     let ratio = &report["scenarios"][0]["cases"][0]["ratios"][0];
     assert_eq!((&ratio["server"], ratio["tokens_per_second"]["rounds"].as_array().map(Vec::len)), (&json!(1), Some(3)));
     assert!(ratio["tokens_per_second"]["min"].as_f64() > Some(1.5), "{ratio}");
@@ -234,6 +236,7 @@ async fn wrong_options_end_with_2_and_a_server_that_is_not_there_with_1() {
     assert_eq!(code(&gone, &["--scenario", "throughputt"]).await, Some(2));
     assert_eq!(code(&gone, &["--scenario", "mixed@2"]).await, Some(2));
     assert_eq!(code(&gone, &["--scenario", "survival"]).await, Some(2));
+    assert_eq!(code(&gone, &["--scenario", "mixed", "--note", "a", "--note", "b"]).await, Some(2));
     assert_eq!(code(&gone, &["--scenario", "mixed", "--rounds", "0"]).await, Some(2));
 }
 

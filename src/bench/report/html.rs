@@ -34,8 +34,8 @@ fn facts(report: &Report) -> String {
         vec!["machine".to_owned(), format!("{}, {} cores{memory}, {}", machine.cpu, machine.cores, machine.os)],
     ];
     for (index, server) in report.servers.iter().enumerate() {
-        let model = server.model.as_deref().unwrap_or("unknown model");
-        rows.push(vec![format!("server {}", index + 1), format!("{}, {model}, {}", server.version, server.url)]);
+        let (model, note) = (server.model.as_deref().unwrap_or("unknown model"), server.note_after_comma());
+        rows.push(vec![format!("server {}", index + 1), format!("{}, {model}, {}{note}", server.version, server.url)]);
     }
     let cpu = report.client_cpu_max.map_or_else(dash, |cpu| format!("{:.0} % of one core at most", 100.0 * cpu));
     rows.push(vec!["client".to_owned(), format!("{}, {cpu}", report.tool)]);
