@@ -127,6 +127,7 @@ def peer(args: argparse.Namespace, python: Path) -> contextlib.AbstractContextMa
 def started(name: str, command: list[str], ready: str) -> Iterator[Running]:
     """Starts a server, waits for its line with a URL, and ends it afterwards."""
     log = ROOT / "target" / f"bench-{name.split()[-1]}.log"
+    log.parent.mkdir(exist_ok=True)
     env = {key: value for key, value in os.environ.items() if not key.startswith("CLLM_")}
     with open(log, "w") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
