@@ -72,7 +72,9 @@ def our_note() -> str:
     git = ("git", "-C", str(ROOT))
     commit = output(*git, "rev-parse", "--short", "HEAD")
     changed = output(*git, "status", "--porcelain", "--untracked-files=no")
-    built = "built for this machine (target-cpu=native)"
+    # The variable takes the place of .cargo/config.toml's target-cpu=native.
+    flags = os.environ.get("RUSTFLAGS")
+    built = "built for this machine (target-cpu=native)" if flags is None else f"built with RUSTFLAGS={flags!r}"
     return f"commit {commit}{'+' if changed else ''}, {built}" if commit else built
 
 
