@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Iterator
 
 import peer_venv
-from console import ROOT, SetupError
+from console import ROOT, SetupError, output
 
 SCENARIOS = ("seed-sequential,seed-concurrent,throughput,shared-prefix,repeat,long-prompt,mixed,contention@1,"
              "capacity,survival")
@@ -40,10 +40,10 @@ def main() -> int:
     command += args.bench or (["--rounds", "2", "--concurrency", "1,10,16"] if args.quick else [])
     with contextlib.ExitStack() as servers:
         ours = servers.enter_context(cllm(args))
-        command += ["--server-pid", str(ours.pid), "--url", ours.url]
+        command += ["--server-pid", str(ours.pid), "--url", ours.url, "--note", our_note()]
         python = args.peer_python or (None if args.no_peer else peer_python())
         if python:
-            command += ["--url", servers.enter_context(peer(args, python)).url]
+            command += ["--url", servers.enter_context(peer(args, python)).url, "--note", peer_note(python)]
         code = subprocess.run(command).returncode
     print(f"\nreport: {out / 'report.html'}")
     return code
@@ -65,6 +65,24 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args(given[:end])
     args.bench = given[end + 1:]
     return args
+
+
+def our_note() -> str:
+    """Which cLLM this is and how `make bench` builds it."""
+    git = ("git", "-C", str(ROOT))
+    commit = output(*git, "rev-parse", "--short", "HEAD")
+    changed = output(*git, "status", "--porcelain", "--untracked-files=no")
+    # The variable takes the place of .cargo/config.toml's target-cpu=native.
+    flags = os.environ.get("RUSTFLAGS")
+    built = "built for this machine (target-cpu=native)" if flags is None else f"built with RUSTFLAGS={flags!r}"
+    return f"commit {commit}{'+' if changed else ''}, {built}" if commit else built
+
+
+def peer_note(python: Path) -> str:
+    """Which llama.cpp that is: its server does not say. The version is that of the wheel in use."""
+    name, pinned = peer_venv.REQUIREMENT.split("==")
+    version = output(str(python), "-c", f"import importlib.metadata as m; print(m.version({name!r}))")
+    return f"{name} {version or pinned}, generic prebuilt wheel"
 
 
 def peer_python() -> Path | None:
@@ -111,6 +129,7 @@ def peer(args: argparse.Namespace, python: Path) -> contextlib.AbstractContextMa
 def started(name: str, command: list[str], ready: str) -> Iterator[Running]:
     """Starts a server, waits for its line with a URL, and ends it afterwards."""
     log = ROOT / "target" / f"bench-{name.split()[-1]}.log"
+    log.parent.mkdir(exist_ok=True)
     env = {key: value for key, value in os.environ.items() if not key.startswith("CLLM_")}
     with open(log, "w") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)

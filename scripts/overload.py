@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a storm of requests does: goodput, refusals, deadlines, memory, and urgent requests among them.
+"""What a storm of requests does: goodput, refusals, deadlines, memory, and urgent requests among them; judged.
 
 Usage: overload.py SERVER MODEL [--seconds 300] [--calm 60] [--factor 10] [--timeout-s 20] [--tokens 50] [--set KEY=VALUE ...] [--log FILE]
 
@@ -7,6 +7,13 @@ Measures the first token of an urgent request on an idle server and the goodput 
 Then requests arrive at FACTOR times the rate at which those were answered, for SECONDS, whether or not others have been
 answered, each with `timeout_ms`; every 5 seconds an urgent one (`priority` -100) comes, too. Goodput is tokens of answers that
 arrived whole within their deadline. Times are those of a client thread here, on the same processors. Standard library only.
+
+At the end each line is printed with its limit, what was measured, and whether it was met; one that was missed ends it with exit
+code 1. What could not be measured (no half minute, no sample) is missed, too, but for refusals of which there were none.
+
+`--factor 1 --seconds 1800` is a long run at capacity: a steady load that arrives as fast as it was answered before, for the
+flatness of memory. Few or no requests are refused then. Goodput depends there on whether the machine is as fast as in the calm
+minute, of which `--calm 120` makes a better figure.
 """
 import argparse
 import http.client
@@ -15,6 +22,7 @@ import random
 import re
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -23,6 +31,9 @@ from pathlib import Path
 from prompts import words
 
 AT_ONCE = 16
+MEMORY_EVERY = 5
+# Seconds of the storm in which memory still grows to its working size.
+MEMORY_SETTLES = 30
 
 
 class Storm:
@@ -81,8 +92,16 @@ def percentile(samples, percent):
 def resident_mb(pid):
     """Of the process and its children."""
     pids = [pid, *map(int, subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split())]
-    sizes = [re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{each}/status").read_text()) for each in pids]
-    return [round(int(size.group(1)) / 1024, 1) for size in sizes if size]
+    return [size for each in pids if (size := resident_of(each))]
+
+
+def resident_of(pid):
+    """None for a process that has just ended."""
+    try:
+        size = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return None
+    return round(int(size.group(1)) / 1024, 1) if size else None
 
 
 def cpu_of(pid):
@@ -116,7 +135,7 @@ def storm_of(port, pid, args, rate):
     storm, began, number = Storm(port, args), time.monotonic(), 0
     clients, next_urgent, resident = [], 5.0, [resident_mb(pid)]
     while (passed := time.monotonic() - began) < args.seconds:
-        if passed >= 60 * len(resident):
+        if passed >= MEMORY_EVERY * len(resident):
             resident.append(resident_mb(pid))
             clients = [client for client in clients if client.is_alive()]
         if passed >= next_urgent:
@@ -135,6 +154,44 @@ def storm_of(port, pid, args, rate):
     return storm, resident, [halves[half] * args.tokens / 30 for half in range(int(args.seconds // 30))]
 
 
+def judge(args, storm, resident, goodput, calm_goodput, idle_ms):
+    """Prints each line; whether all are met."""
+    urgent, refused = storm.first_ms["urgent"], percentile(storm.refused_ms, 99) if storm.refused_ms else 0.0
+    late = sum(count for end, count in storm.ends.items() if any(word in end for word in ("deadline", "408", "Timeout")))
+    soon = idle_ms + 2 * max_step_ms(args.set)
+    share = statistics.median(goodput) / calm_goodput if goodput else float("nan")
+    lines = [
+        ("goodput, median of half minutes over calm", ">=", 0.95, share),
+        ("admitted requests that missed their deadline", "<=", 0, late),
+        ("refusals with 429, p99, ms", "<=", 50, refused),
+        ("first token of urgent requests, p50, ms", "<=", soon, percentile(urgent, 50)),
+        ("first token of urgent requests, p90, ms", "<=", soon, percentile(urgent, 90)),
+        *((f"resident memory of the {who}, last third over first", "<=", 1.05, growth)
+          for who, growth in zip(("server", "engine"), growths(resident))),
+    ]
+    verdicts = [measured >= limit if sign == ">=" else measured <= limit for _, sign, limit, measured in lines]
+    for (name, sign, limit, measured), met in zip(lines, verdicts):
+        print(f"{name:<52} {sign} {limit:<8.4g} {measured:<10.4g} {'met' if met else 'MISSED'}")
+    return all(verdicts)
+
+
+def growths(resident):
+    """Of each process: median memory in the last third of the storm over that in the first, when it has settled."""
+    # While an engine is being replaced its size is not there to be compared.
+    settled = [sizes for sizes in resident[MEMORY_SETTLES // MEMORY_EVERY:] if len(sizes) == len(resident[0])]
+    third = len(settled) // 3
+    if not third:
+        return [float("nan")] * len(resident[0])
+    first, last = zip(*settled[:third]), zip(*settled[-third:])
+    return [statistics.median(after) / statistics.median(before) for before, after in zip(first, last)]
+
+
+def max_step_ms(sets):
+    """As the server has it: the default, or what --set says last."""
+    given = [pair.split("=", 1)[1] for pair in sets if pair.startswith("scheduler.max_step_ms=")]
+    return int(given[-1]) if given else 60
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("server")
@@ -149,6 +206,8 @@ def main():
     parser.add_argument("--log", default="/dev/null", help="where the server's log goes")
     args = parser.parse_args()
     args.timeout_s = int(args.timeout_s)
+    if args.factor <= 0 or args.seconds < 60:
+        parser.error("--factor must be over 0 and --seconds at least 60: memory is compared after half a minute")
     sets = [word for pair in args.set for word in ("--set", pair)]
     command = [args.server, "serve", "--model", args.model, "--port", str(args.port), *sets]
     with open(args.log, "wb") as log:
@@ -168,11 +227,13 @@ def main():
         for who, times in storm.first_ms.items():
             print(f"first token, {who}, ms:", " ".join(f"p{p} {percentile(times, p):.0f}" for p in (50, 90, 99)), f"idle {idle_ms:.0f}")
         print("cores taken from the engine: by the server's actors {:.2f}, by these clients {:.2f}".format(*shares))
-        for who, sizes in zip(("server", "engine"), zip(*resident, resident_mb(server.pid))):
+        for who, sizes in zip(("server", "engine"), zip(*resident[::60 // MEMORY_EVERY], resident_mb(server.pid))):
             print(f"resident by minutes, MB, {who}:", *sizes)
+        met = judge(args, storm, resident, goodput, rate * args.tokens, idle_ms)
     finally:
         server.terminate()
         server.wait(40)
+    return 0 if met else 1
 
 
 def wait_until_ready(port):
@@ -189,4 +250,4 @@ def wait_until_ready(port):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

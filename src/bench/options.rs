@@ -12,6 +12,9 @@ pub struct Options {
     /// Base URLs of the servers, with or without `/v1` at the end. Two or more alternate round by round; ratios are
     /// those of the first one to each other one.
     pub urls: Vec<String>,
+    /// What is to be known of each server and it does not say itself, such as how it was built, in the order of
+    /// `urls`; shown beside it. Fewer are allowed, an empty one is none.
+    pub notes: Vec<String>,
     /// Sent as `Authorization: Bearer`.
     pub api_key: Option<String>,
     /// The model to ask for; `None`: what the server lists first.
@@ -24,7 +27,7 @@ pub struct Options {
     pub requests: Option<u32>,
     /// Tokens of one answer; `None`: the scenario's own number.
     pub max_tokens: Option<u32>,
-    /// Requests per second of an open loop, in place of a fixed number at a time.
+    /// Requests per second of an open loop, in place of a fixed number at a time: of `throughput` and `mixed` alone.
     pub rate: Option<f64>,
     /// Longest wait for one answer; what takes longer has failed.
     pub patience: Duration,
@@ -68,8 +71,8 @@ pub enum Scenario {
     Mixed,
     /// Ten at a time while another process burns one core.
     Contention,
-    /// Server CPU per streamed token: of a server with the fake engine that it starts itself, or of the first URL's
-    /// process if that is selected.
+    /// Server CPU per streamed token: of servers with the fake engine that it starts itself, one with the engine in a
+    /// process of its own and one with it in a thread, or of the first URL's process if that is selected.
     Capacity,
     /// The engine of the first server, whose process is named, is killed under load.
     Survival,

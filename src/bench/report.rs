@@ -49,6 +49,15 @@ pub(super) struct ServerFacts {
     pub(super) model: Option<String>,
     /// What it says of itself.
     pub(super) version: String,
+    /// What was said of it on the command line.
+    pub(super) note: Option<String>,
+}
+
+impl ServerFacts {
+    /// Its note behind a comma, or nothing.
+    pub(super) fn note_after_comma(&self) -> String {
+        self.note.as_ref().map_or_else(String::new, |note| format!(", {note}"))
+    }
 }
 
 /// One scenario.

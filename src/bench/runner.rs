@@ -13,6 +13,11 @@ use super::server::{Server, Settings};
 use super::shot::Shot;
 use super::{BenchError, prompts, scenario, targets};
 
+/// Fewest requests of a round of a closed loop.
+const LEAST_REQUESTS: usize = 10;
+/// How often each place of a closed loop is filled in a round.
+const FILLS: usize = 3;
+
 /// What scenarios work with.
 #[derive(Debug)]
 pub(super) struct Runner<'o> {
@@ -50,11 +55,19 @@ impl<'o> Runner<'o> {
     }
 
     fn check(&self) -> Result<(), BenchError> {
-        let Options { scenarios, urls, server_pid, .. } = self.options;
+        let Options { scenarios, urls, notes, server_pid, rate, .. } = self.options;
+        if notes.len() > urls.len() {
+            let bad = format!("there are {} of --note for {} of --url", notes.len(), urls.len());
+            return Err(BenchError::BadOptions(bad));
+        }
         for Selection { scenario, only } in scenarios {
             let name = scenario.name();
             let needs_process = *scenario == Scenario::Survival || (*scenario == Scenario::Capacity && only.is_some());
+            let open_loop = matches!(scenario, Scenario::Throughput | Scenario::Mixed);
             let bad = match only {
+                _ if rate.is_some() && !open_loop => {
+                    Some(format!("`{name}` has no open loop: --rate is for `throughput` and `mixed`"))
+                }
                 Some(number) if *number > urls.len() => {
                     Some(format!("`{name}@{number}`: there are {} URLs", urls.len()))
                 }
@@ -98,17 +111,19 @@ impl<'o> Runner<'o> {
     }
 
     fn report(&self, scenarios: Vec<ScenarioReport>) -> Report {
-        let facts = |server: &Arc<Server>| ServerFacts {
+        let note = |index: usize| self.options.notes.get(index).filter(|note| !note.is_empty()).cloned();
+        let facts = |(index, server): (usize, &Arc<Server>)| ServerFacts {
             url: server.url.clone(),
             model: server.model.clone(),
             version: server.version.clone(),
+            note: note(index),
         };
         let mut report = Report {
             schema: SCHEMA,
             tool: format!("cllm bench {}", env!("CARGO_PKG_VERSION")),
             date: machine::now(),
             machine: Machine::here(),
-            servers: self.servers.iter().map(facts).collect(),
+            servers: self.servers.iter().enumerate().map(facts).collect(),
             failed_requests: 0,
             client_cpu_max: None,
             scenarios,
@@ -129,6 +144,11 @@ impl<'o> Runner<'o> {
     /// Requests of a round.
     pub(super) fn requests(&self, own: usize) -> usize {
         self.options.requests.map_or(own, |requests| requests.max(1) as usize)
+    }
+
+    /// Requests of a round with so many at a time, in which most places are filled again; at least one for each place.
+    pub(super) fn refilled(&self, at_once: usize) -> usize {
+        self.requests(refilled(at_once)).max(at_once)
     }
 
     /// Tokens of an answer.
@@ -197,6 +217,11 @@ pub(super) fn case(label: impl Into<String>, on: &[usize], waves: &[Vec<Wave>]) 
     Case::new(label, sides.collect())
 }
 
+/// A round is more than one burst, where all begin and end together: each place is filled three times.
+fn refilled(at_once: usize) -> usize {
+    if at_once > 1 { (FILLS * at_once).max(LEAST_REQUESTS) } else { LEAST_REQUESTS }
+}
+
 /// Who goes first changes from round to round: whatever drifts hits all alike.
 fn order(count: usize, round: u32) -> Vec<usize> {
     let forward = 0..count;
@@ -211,5 +236,10 @@ mod tests {
     fn servers_go_first_in_turn() {
         assert_eq!([order(2, 0), order(2, 1), order(2, 2)], [[0, 1], [1, 0], [0, 1]]);
         assert_eq!(order(1, 1), [0]);
+    }
+
+    #[test]
+    fn several_at_a_time_are_filled_again() {
+        assert_eq!([1, 2, 4, 10, 16].map(refilled), [10, 10, 12, 30, 48]);
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Server {
     pub(super) version: String,
     /// Whether it has cLLM's own endpoints.
     pub(super) speaks_cllm: bool,
+    /// Whether there is a `/livez`: anything but a 404.
+    pub(super) has_livez: bool,
     authority: String,
     /// What stands before every path.
     prefix: String,
@@ -91,6 +93,7 @@ impl Server {
             model: model.map(str::to_owned),
             version: "unknown".to_owned(),
             speaks_cllm: false,
+            has_livez: false,
             authority,
             prefix,
             settings,
@@ -142,6 +145,7 @@ impl Server {
         {
             self.version = format!("llama.cpp {build}");
         }
+        self.has_livez = !matches!(self.get("/livez").await, Ok((StatusCode::NOT_FOUND, _)));
         Ok(())
     }
 

@@ -203,8 +203,33 @@ impl Seen {
         pairs.map(|pair| pair[1] - pair[0])
     }
 
+    /// Of a stream that goes on after this moment: the time since the piece of text before it.
+    pub(super) fn gap_open_at(&self, at: Instant) -> Option<Duration> {
+        let next = self.arrivals.partition_point(|arrival| *arrival <= at);
+        self.arrivals.get(next)?;
+        Some(at - *self.arrivals.get(next.checked_sub(1)?)?)
+    }
+
     /// All times between two pieces of text.
     pub(super) fn all_gaps(&self) -> impl Iterator<Item = Duration> {
         self.gaps(self.sent, self.ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_open_only_in_a_stream_that_goes_on() {
+        let mut seen = Seen::begin("");
+        let at = |ms: u64| seen.sent + Duration::from_millis(ms);
+        let (cut, arrivals) = (at(50), [10, 20, 90].map(at).to_vec());
+        let (last, early, ended) = (at(90), at(5), at(200));
+        seen.arrivals = arrivals;
+        seen.ended = ended;
+        assert_eq!(seen.gap_open_at(cut), Some(Duration::from_millis(30)));
+        assert_eq!(seen.gap_open_at(last), None, "no text comes after its last, whenever the answer ends");
+        assert_eq!(seen.gap_open_at(early), None, "nothing had come");
     }
 }

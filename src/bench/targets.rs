@@ -30,8 +30,8 @@ enum Bound {
 enum Figure {
     /// Ours over theirs in tokens per second, of the case with so many at a time.
     Ratio(&'static str, usize),
-    /// A measure of our server.
-    Measure(&'static str, (&'static str, &'static str)),
+    /// A measure of our server, of a scenario whose cases had so many at a time; `None`: however many.
+    Measure(&'static str, Option<usize>, (&'static str, &'static str)),
     /// Failed requests of our server.
     Failures(&'static str),
 }
@@ -45,38 +45,42 @@ const LINES: [(&str, Figure, Bound); 14] = [
         Figure::Ratio("shared-prefix", 16),
         Bound::AtLeast(2.4),
     ),
-    ("the same request again", Figure::Measure("repeat", repeat::REPEATED_SHARE), Bound::AtMost(2.0)),
+    ("the same request again", Figure::Measure("repeat", None, repeat::REPEATED_SHARE), Bound::AtMost(2.0)),
     (
         "first token over whole answer, idle",
-        Figure::Measure("throughput", throughput::FIRST_TOKEN_SHARE),
+        Figure::Measure("throughput", Some(1), throughput::FIRST_TOKEN_SHARE),
         Bound::AtMost(20.0),
     ),
     (
         "long prompt among 8 streams: p99 gap / median",
-        Figure::Measure("long-prompt", long_prompt::GAP_P99_RATIO),
+        Figure::Measure("long-prompt", Some(8), long_prompt::GAP_P99_RATIO),
         Bound::AtMost(4.0),
     ),
     (
         "long prompt among 8 streams: longest gap / median",
-        Figure::Measure("long-prompt", long_prompt::GAP_MAX_RATIO),
+        Figure::Measure("long-prompt", Some(8), long_prompt::GAP_MAX_RATIO),
         Bound::AtMost(8.0),
     ),
-    ("/livez while saturated, p99", Figure::Measure("throughput", throughput::LIVEZ_P99), Bound::AtMost(10.0)),
+    ("/livez while saturated, p99", Figure::Measure("throughput", None, throughput::LIVEZ_P99), Bound::AtMost(10.0)),
     (
-        "fake engine, 256 streams: CPU per token",
-        Figure::Measure("capacity", capacity::CPU_PER_TOKEN),
+        "fake engine in a process, 256 streams: server CPU per token",
+        Figure::Measure("capacity", Some(256), capacity::CPU_PER_TOKEN_PROCESS),
         Bound::AtMost(25.0),
     ),
     (
         "ten at a time beside a busy process / alone",
-        Figure::Measure("contention", contention::BESIDE_OVER_ALONE),
+        Figure::Measure("contention", Some(10), contention::BESIDE_OVER_ALONE),
         Bound::AtLeast(0.45),
     ),
-    ("kill -9 of the engine under load: kills", Figure::Measure("survival", survival::KILLS), Bound::AtLeast(1.0)),
+    (
+        "kill -9 of the engine under load: kills",
+        Figure::Measure("survival", None, survival::KILLS),
+        Bound::AtLeast(1.0),
+    ),
     ("kill -9 of the engine under load: failed requests", Figure::Failures("survival"), Bound::AtMost(0.0)),
     (
-        "kill -9 of the engine under load: wrong tokens",
-        Figure::Measure("survival", survival::WRONG_TOKENS),
+        "kill -9 of the engine under load: tokens missing or too many (net)",
+        Figure::Measure("survival", None, survival::WRONG_TOKENS),
         Bound::AtMost(0.0),
     ),
 ];
@@ -99,9 +103,13 @@ fn find(report: &Report, figure: Figure) -> Option<Spread> {
             let case = scenario(name)?.cases.iter().find(|case| case.at_once == Some(at_once))?;
             Some(case.ratios.first()?.tokens_per_second.clone())
         }
-        Figure::Measure(name, (measure, _)) => {
+        Figure::Measure(name, at_once, (measure, _)) => {
+            let scenario = scenario(name)?;
+            if at_once.is_some() && scenario.cases.iter().all(|case| case.at_once != at_once) {
+                return None;
+            }
             let ours = |server: Option<usize>| server.is_none_or(|index| index == 0);
-            let found = scenario(name)?.measures.iter().find(|found| found.name == measure && ours(found.server))?;
+            let found = scenario.measures.iter().find(|found| found.name == measure && ours(found.server))?;
             Some(found.value.clone())
         }
         Figure::Failures(name) => {
@@ -115,7 +123,7 @@ impl Figure {
     fn unit(self) -> &'static str {
         match self {
             Self::Ratio(..) => "x",
-            Self::Measure(_, (_, unit)) => unit,
+            Self::Measure(_, _, (_, unit)) => unit,
             Self::Failures(_) => "requests",
         }
     }
@@ -158,6 +166,29 @@ mod tests {
         assert_eq!(line(&judge(&report), "/livez").met, None, "another server's figure is not ours");
         report.scenarios[0].measure(throughput::LIVEZ_P99, "", Some(0), Spread::of([9.0, 11.0, 12.0]));
         assert_eq!(line(&judge(&report), "/livez").met, Some(false));
+    }
+
+    #[test]
+    fn another_number_at_a_time_than_the_targets_is_not_judged() {
+        let line_of = |scenario: &str, at_once: usize, measure, start: &str| {
+            let mut report = sample();
+            let mut other = ScenarioReport::new(scenario, "");
+            let case = report.scenarios[0].cases.last().expect("it has cases").clone();
+            other.cases.push(case.at_once(at_once));
+            other.measure(measure, "", Some(0), Spread::of([1.0]));
+            report.scenarios = vec![other];
+            line(&judge(&report), start).met
+        };
+        let lines = [
+            ("capacity", 256, capacity::CPU_PER_TOKEN_PROCESS, "fake engine"),
+            ("contention", 10, contention::BESIDE_OVER_ALONE, "ten at a time beside"),
+            ("long-prompt", 8, long_prompt::GAP_MAX_RATIO, "long prompt among 8 streams: longest"),
+            ("long-prompt", 8, long_prompt::GAP_P99_RATIO, "long prompt among 8 streams: p99"),
+        ];
+        for (scenario, at_once, measure, start) in lines {
+            assert_eq!(line_of(scenario, at_once, measure, start), Some(true), "{start}");
+            assert_eq!(line_of(scenario, at_once - 1, measure, start), None, "{start}");
+        }
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub(crate) struct BenchArgs {
     /// Base URL of an OpenAI-compatible server; several take turns and are compared with the first
     #[arg(long = "url", value_name = "URL")]
     urls: Vec<String>,
+    /// What reports say beside a server, such as how it was built; one for each --url, in their order
+    #[arg(long = "note", value_name = "TEXT")]
+    notes: Vec<String>,
     /// API key, sent as a bearer token
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
@@ -63,6 +66,7 @@ impl BenchArgs {
         Options {
             scenarios: self.scenarios,
             urls: self.urls,
+            notes: self.notes,
             api_key: self.api_key,
             model: self.model,
             rounds: self.rounds,

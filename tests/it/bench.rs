@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,14 +86,31 @@ async fn two_servers_take_turns_and_are_compared() {
     let slow = Server::start(&["backend.fake.step_time_us=100000"]).await;
     let second = url(&slow);
     let arguments = ["--url", &second, "--scenario", "throughput,repeat@2", "--rounds", "3", "--concurrency", "2"];
-    let arguments = [arguments.as_slice(), &["--requests", "2", "--max-tokens", "10"]].concat();
+    let notes = ["--note", "the fast one", "--note", "the slow one"];
+    let arguments = [arguments.as_slice(), &["--requests", "2", "--max-tokens", "10"], &notes].concat();
     let (output, report) = bench("two", &url(&fast), &arguments).await;
-    succeeded(&output);
+    assert!(succeeded(&output).contains("(fake), the fast one\n"));
+    assert_eq!(report["servers"][1]["note"], "the slow one");
     let ratio = &report["scenarios"][0]["cases"][0]["ratios"][0];
     assert_eq!((&ratio["server"], ratio["tokens_per_second"]["rounds"].as_array().map(Vec::len)), (&json!(1), Some(3)));
     assert!(ratio["tokens_per_second"]["min"].as_f64() > Some(1.5), "{ratio}");
     let alone = report["scenarios"][1]["cases"][0]["sides"].as_array().expect("a list");
     assert_eq!((alone.len(), &alone[0]["server"]), (1, &json!(1)), "`@2` means the second URL alone");
+}
+
+#[tokio::test]
+async fn a_round_fills_each_place_three_times_with_at_least_ten_requests() {
+    let server = Server::start(&[]).await;
+    let arguments = ["--scenario", "throughput,contention", "--rounds", "1", "--max-tokens", "4"];
+    let (output, report) =
+        bench("refill", &url(&server), &[arguments.as_slice(), &["--concurrency", "1,2,5"]].concat()).await;
+    succeeded(&output);
+    let requests = |scenario: usize, case: usize| {
+        let case = &report["scenarios"][scenario]["cases"][case];
+        (case["at_once"].as_u64(), case["sides"][0]["requests"].as_u64())
+    };
+    let found = [requests(0, 0), requests(0, 1), requests(0, 2), requests(1, 0), requests(1, 1)];
+    assert_eq!(found, [(1, 10), (2, 10), (5, 15), (10, 30), (10, 30)].map(|(n, m)| (Some(n), Some(m))));
 }
 
 #[tokio::test]
@@ -108,18 +127,37 @@ async fn an_open_loop_sends_at_its_rate_whatever_the_server_does() {
     assert_eq!(side["requests"], 50);
     let (alone, worst) = (side["answer_ms"]["min"].as_f64(), side["answer_ms"]["max"].as_f64());
     assert!(worst > alone.map(|alone| 1.2 * alone), "a queue grew, because nobody waited for answers: {side}");
+    assert_eq!(report["scenarios"][0]["measures"], json!([]), "no claim that the server was saturated");
 }
 
 #[tokio::test]
-async fn capacity_starts_its_own_server_and_reads_its_cpu_time() {
+async fn a_rate_is_refused_where_there_is_no_open_loop() {
+    for scenario in ["repeat", "throughput,contention", "capacity"] {
+        let arguments = ["--scenario", scenario, "--rate", "5"];
+        let (output, _) = bench("rate-refused", "http://127.0.0.1:1", &arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let name = scenario.rsplit(',').next().expect("a name");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("`{name}` has no open loop")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn capacity_starts_its_own_servers_and_reads_their_cpu_time() {
     let server = Server::start(&[]).await;
     let arguments = ["--scenario", "capacity", "--rounds", "1", "--concurrency", "20", "--max-tokens", "40"];
     let (output, report) = bench("capacity", &url(&server), &arguments).await;
     succeeded(&output);
     let scenario = &report["scenarios"][0];
-    assert_eq!(scenario["cases"][0]["sides"][0]["completion_tokens"], 800);
-    assert_eq!(scenario["cases"][0]["sides"][0]["server"], Value::Null, "not the server of the URL");
-    assert!(measure(scenario, "cpu_per_token")["median"].as_f64().is_some_and(|cost| cost >= 0.0));
+    for (case, host) in ["process", "thread"].into_iter().enumerate() {
+        let case = &scenario["cases"][case];
+        assert_eq!(case["label"], format!("20 streams, engine in a {host}"));
+        assert_eq!(case["sides"][0]["completion_tokens"], 800);
+        assert_eq!(case["sides"][0]["server"], Value::Null, "not the server of the URL");
+    }
+    for name in ["cpu_per_token", "cpu_per_token_process_host"] {
+        assert!(measure(scenario, name)["median"].as_f64().is_some_and(|cost| cost >= 0.0));
+    }
 }
 
 #[tokio::test]
@@ -163,6 +201,19 @@ async fn a_cut_stream_and_an_answer_that_is_too_short_are_failures() {
 }
 
 #[tokio::test]
+async fn a_livez_that_stalls_counts_and_one_that_is_not_there_does_not() {
+    let arguments = ["--scenario", "throughput", "--rounds", "2", "--concurrency", "8", "--accept-short"];
+    let body = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\n";
+    let (output, report) = bench("stalls", &canned_with(body.to_owned(), Livez::Stalls).await, &arguments).await;
+    succeeded(&output);
+    let livez = measure(&report["scenarios"][0], "livez_p99");
+    assert_eq!(livez["rounds"].as_array().map(Vec::len), Some(2), "{livez}");
+    let (output, report) = bench("none", &canned(body.to_owned()).await, &arguments).await;
+    succeeded(&output);
+    assert_eq!(report["scenarios"][0]["measures"], json!([]));
+}
+
+#[tokio::test]
 async fn a_kept_connection_that_the_server_closes_is_no_failure() {
     let url = canned("data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\n".to_owned()).await;
     let arguments = ["--scenario", "throughput", "--rounds", "1", "--concurrency", "1", "--requests", "3"];
@@ -185,6 +236,7 @@ async fn wrong_options_end_with_2_and_a_server_that_is_not_there_with_1() {
     assert_eq!(code(&gone, &["--scenario", "throughputt"]).await, Some(2));
     assert_eq!(code(&gone, &["--scenario", "mixed@2"]).await, Some(2));
     assert_eq!(code(&gone, &["--scenario", "survival"]).await, Some(2));
+    assert_eq!(code(&gone, &["--scenario", "mixed", "--note", "a", "--note", "b"]).await, Some(2));
     assert_eq!(code(&gone, &["--scenario", "mixed", "--rounds", "0"]).await, Some(2));
 }
 
@@ -228,15 +280,36 @@ async fn the_burner_ends_with_whoever_started_it() {
 /// A server that knows nothing, answers every `POST` with this stream, and closes its connections without a word when
 /// the second request has come. Returns its URL.
 async fn canned(body: String) -> String {
+    canned_with(body, Livez::Missing).await
+}
+
+/// What `/livez` of such a server does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Livez {
+    /// It is a 404.
+    Missing,
+    /// It answers once; later it takes the question and says nothing.
+    Stalls,
+}
+
+async fn canned_with(body: String, livez: Livez) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let asked = Arc::new(AtomicBool::new(false));
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
-            let body = body.clone();
+            let (body, asked) = (body.clone(), Arc::clone(&asked));
             tokio::spawn(async move {
                 let Some(request) = read_request(&mut socket).await else { return };
+                let alive = livez == Livez::Stalls && request.starts_with(b"GET /livez");
+                if alive && asked.swap(true, Ordering::Relaxed) {
+                    read_request(&mut socket).await;
+                    return;
+                }
                 let (status, kind, body) = if request.starts_with(b"POST") {
                     ("200 OK", "text/event-stream", body.as_str())
+                } else if alive {
+                    ("200 OK", "text/plain", "")
                 } else {
                     ("404 Not Found", "text/plain", "")
                 };

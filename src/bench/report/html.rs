@@ -34,15 +34,15 @@ fn facts(report: &Report) -> String {
         vec!["machine".to_owned(), format!("{}, {} cores{memory}, {}", machine.cpu, machine.cores, machine.os)],
     ];
     for (index, server) in report.servers.iter().enumerate() {
-        let model = server.model.as_deref().unwrap_or("unknown model");
-        rows.push(vec![format!("server {}", index + 1), format!("{}, {model}, {}", server.version, server.url)]);
+        let (model, note) = (server.model.as_deref().unwrap_or("unknown model"), server.note_after_comma());
+        rows.push(vec![format!("server {}", index + 1), format!("{}, {model}, {}{note}", server.version, server.url)]);
     }
     let cpu = report.client_cpu_max.map_or_else(dash, |cpu| format!("{:.0} % of one core at most", 100.0 * cpu));
     rows.push(vec!["client".to_owned(), format!("{}, {cpu}", report.tool)]);
     rows.push(vec!["failed requests".to_owned(), report.failed_requests.to_string()]);
-    let note = "<p class=\"note\">All figures are what clients saw over HTTP. Tokens per second are completion tokens \
-                over wall time; ranges are over rounds, in which the servers take turns; ratios are taken round by \
-                round.</p>\n";
+    let note = "<p class=\"note\">All times are what clients saw over HTTP. The number of tokens is the server's own \
+                count (usage). Tokens per second are those completion tokens over wall time; ranges are over rounds, \
+                in which the servers take turns; ratios are taken round by round.</p>\n";
     format!("{}{note}", table(&[], &rows))
 }
 

@@ -12,8 +12,8 @@ pub(in crate::bench) fn table(report: &Report) -> String {
     let machine = &report.machine;
     line(&mut out, format!("{}, {}, {} cores, {}", report.date, machine.cpu, machine.cores, machine.os));
     for (index, server) in report.servers.iter().enumerate() {
-        let model = server.model.as_deref().unwrap_or("unknown model");
-        line(&mut out, format!("  [{}] {} {} ({model})", index + 1, server.url, server.version));
+        let (model, note) = (server.model.as_deref().unwrap_or("unknown model"), server.note_after_comma());
+        line(&mut out, format!("  [{}] {} {} ({model}){note}", index + 1, server.url, server.version));
     }
     for scenario in &report.scenarios {
         self::scenario(&mut out, report, scenario);

@@ -19,6 +19,7 @@ pub(in crate::bench) fn sample() -> Report {
         url: "http://127.0.0.1:1".to_owned(),
         model: Some("m".to_owned()),
         version: version.to_owned(),
+        note: (version == "ours 1").then(|| "built <here>".to_owned()),
     };
     let mut report = Report {
         schema: SCHEMA,
@@ -69,6 +70,7 @@ fn a_case_says_what_clients_saw() {
     assert_eq!(case["ratios"][0]["tokens_per_second"]["rounds"], json!([2.0, 2.0]));
     assert_eq!((&report["failed_requests"], &report["client_cpu_max"]), (&json!(8), &json!(1.0)));
     assert_eq!(report["schema"], 1);
+    assert_eq!((&report["servers"][0]["note"], &report["servers"][1]["note"]), (&json!("built <here>"), &Value::Null));
 }
 
 #[test]
@@ -84,6 +86,7 @@ fn the_table_shows_failures_and_ratios() {
     let table = terminal::table(&sample());
     assert!(table.contains("2.000 (2.000..2.000)") && table.contains("FAILED [1] 2 x the stream was cut"), "{table}");
     assert!(table.ends_with("8 requests FAILED\n"), "{table}");
+    assert!(table.contains("ours 1 (m), built <here>\n"), "{table}");
 }
 
 #[test]
@@ -112,6 +115,8 @@ fn the_page_is_well_formed_and_needs_nothing_from_outside() {
         assert!(!found, "{outside}");
     }
     assert!(page.contains("prefers-color-scheme: dark"));
+    assert!(page.contains("<td>ours 1, m, http://127.0.0.1:1, built &lt;here&gt;</td>"));
+    assert!(page.contains("The number of tokens is the server's own count (usage)"));
 }
 
 /// Every element ends, in the right order.

@@ -28,7 +28,7 @@ type Both = (Wave, Wave);
 /// The burner does not start.
 pub(in crate::bench) async fn run(runner: &mut Runner<'_>, on: &[usize]) -> Result<ScenarioReport, BenchError> {
     let at_once = runner.at_once(AT_ONCE);
-    let requests = runner.requests(at_once).max(at_once);
+    let requests = runner.refilled(at_once);
     let about = format!("{at_once} at a time, alone and while another process burns one core.");
     let mut report = ScenarioReport::new("contention", about);
     let (max_tokens, rounds) = (runner.max_tokens(MAX_TOKENS), runner.rounds(5));

@@ -93,7 +93,7 @@ async fn disturb(runner: &Runner<'_>, server: &Arc<Server>, round: u32, short: &
 }
 
 /// The streams' token gaps in milliseconds, from the moment when every stream has begun to the moment when the first one
-/// ends.
+/// ends; those open then count with their time so far, if their stream goes on.
 struct Gaps {
     before: Summary,
     beside: Summary,
@@ -104,12 +104,47 @@ impl Gaps {
         let firsts: Option<Vec<Instant>> = streams.seen.iter().map(|seen| seen.arrivals.first().copied()).collect();
         let (from, to) = (firsts?.into_iter().max()?, streams.seen.iter().map(|seen| seen.ended).min()?);
         let arrival = long.seen.first()?.sent;
-        let within = |from, to| Summary::of(streams.seen.iter().flat_map(|seen| seen.gaps(from, to)).map(ms));
-        Some(Self { before: within(from, arrival)?, beside: within(arrival, to)? })
+        let within = |from, to| streams.seen.iter().flat_map(move |seen| seen.gaps(from, to)).map(ms);
+        // A gap that the arrival cuts ends in the second window; one that the end cuts would count nowhere.
+        let open = streams.seen.iter().filter_map(|seen| seen.gap_open_at(to)).map(ms);
+        Some(Self {
+            before: Summary::of(within(from, arrival))?,
+            beside: Summary::of(within(arrival, to).chain(open))?,
+        })
     }
 }
 
 fn case(label: &str, on: &[usize], results: &[Vec<Disturbed>], which: impl Fn(&Disturbed) -> &Wave) -> Case {
     let sides = on.iter().zip(results).map(|(server, rounds)| (Some(*server), rounds.iter().map(&which).collect()));
     Case::new(label, sides.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::bench::shot::{Ending, Seen};
+
+    #[test]
+    fn a_gap_that_the_end_of_the_window_cuts_counts_with_its_time_so_far() {
+        let began = Instant::now();
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        let seen = |sent: u64, arrivals: &[u64], ended: u64| Seen {
+            sent: at(sent),
+            arrivals: arrivals.iter().map(|ms| at(*ms)).collect(),
+            ended: at(ended),
+            ending: Ending::Complete,
+            ..Seen::begin("")
+        };
+        let wave = |seen| Wave { seen, wall: Duration::from_secs(1), client_cpu: None };
+        let stalled = seen(0, &[0, 10, 20, 30, 900], 910);
+        let first = seen(0, &[0, 10, 20, 30, 40], 130);
+        let long = wave(vec![seen(25, &[400], 500)]);
+        let gaps = Gaps::of(&(wave(vec![first.clone(), stalled]), long.clone())).expect("there are gaps");
+        assert_eq!((gaps.before.max, gaps.beside.max), (10.0, 100.0), "from 30 to the end of the first at 130");
+        let done = seen(0, &[0, 10, 20, 30], 910);
+        let gaps = Gaps::of(&(wave(vec![first, done]), long)).expect("there are gaps");
+        assert_eq!(gaps.beside.max, 10.0, "its text was over: nothing was kept waiting");
+    }
 }

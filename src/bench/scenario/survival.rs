@@ -15,8 +15,8 @@ use crate::bench::{cpu, prompts};
 const AT_ONCE: usize = 16;
 const MAX_TOKENS: u32 = 100;
 
-/// Tokens that a client missed or got twice, counted by their log-probabilities.
-/// The server's own count says nothing of what arrived.
+/// Tokens that clients got too few or too many, net for each request, counted by their log-probabilities. One that is
+/// lost and one that comes twice in the same answer cancel out. The server's own count says nothing of what arrived.
 pub(in crate::bench) const WRONG_TOKENS: (&str, &str) = ("wrong_tokens", "tokens");
 /// Engines that were killed.
 pub(in crate::bench) const KILLS: (&str, &str) = ("kills", "engines");
@@ -47,12 +47,8 @@ pub(in crate::bench) async fn run(runner: &mut Runner<'_>) -> ScenarioReport {
     let kills = measured(&|(_, _, kills)| f64::from(*kills));
     report.measure(KILLS, "engines killed in the middle of a round", Some(0), kills);
     let wrong = measured(&|(_, killed, _)| wrong_tokens(killed, max_tokens));
-    report.measure(
-        WRONG_TOKENS,
-        "tokens lost or repeated, by the log-probabilities that came with each",
-        Some(0),
-        wrong,
-    );
+    let about = "tokens missing or too many, net for each request, by the log-probabilities that came with them";
+    report.measure(WRONG_TOKENS, about, Some(0), wrong);
     let same = measured(&|(calm, killed, _)| same_text(calm, killed));
     let about = "answers with the very text of the undisturbed round (the arithmetic of other batches may differ)";
     report.measure(SAME_TEXT, about, Some(0), same);
