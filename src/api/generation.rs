@@ -11,8 +11,7 @@ use cllm_actors::system::Generation;
 use cllm_actors::{Counted, GenerateError, Prompt, SamplingParams};
 use futures_util::future;
 use hyper::HeaderMap;
-use hyper::header::CACHE_CONTROL;
-use serde_json::Value;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use warp::Reply;
 use warp::reply::Response;
 
@@ -46,7 +45,8 @@ pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError>
     match shared.delivery {
         Delivery::Whole => {
             let outcomes = whole(sequences, &call.log).await;
-            document(answer::chat(&stamp, outcomes.map_err(|error| api.blame(error, "messages"))?, logprobs))
+            let outcomes = outcomes.map_err(|error| api.blame(error, "messages"))?;
+            document(answer::chat(&stamp, &outcomes, logprobs))
         }
         Delivery::Stream { include_usage } => {
             let chunks = ChatChunks::new(stamp, sequences.total(), include_usage, logprobs);
@@ -107,11 +107,14 @@ impl Api {
         Err(error.into())
     }
 
-    /// Checks what the body's shape cannot say: the model's name and the token ids.
+    /// Checks what the body's shape cannot say: the model's name, the token ids, and what fits a context.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), ApiError> {
         check_model(&self.app.settings, plan.shared.model.as_deref())?;
         match self.app.system.model() {
-            Some(model) => plan.check_tokens(model.n_vocab),
+            Some(model) => {
+                plan.check_tokens(model.n_vocab)?;
+                plan.check_logprobs(model.n_ctx_seq)
+            }
             // Admission says why there is none.
             None => Ok(()),
         }
@@ -234,7 +237,7 @@ fn about_prompt(error: GenerateError) -> GenerateError {
     }
 }
 
-fn document(answer: serde_json::Result<Value>) -> Result<Response, ApiError> {
+fn document(answer: serde_json::Result<Vec<u8>>) -> Result<Response, ApiError> {
     let answer = answer.map_err(|error| ApiError::internal(error.to_string()))?;
-    Ok(warp::reply::json(&answer).into_response())
+    Ok(warp::reply::with_header(answer, CONTENT_TYPE, "application/json").into_response())
 }

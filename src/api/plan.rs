@@ -14,6 +14,7 @@ use crate::api::priority::{self, Allowance, Chosen};
 use crate::api::{refusals, sampling};
 use crate::http::error::ApiError;
 
+mod logprobs;
 #[cfg(test)]
 mod tests;
 
@@ -157,6 +158,14 @@ impl Plan {
         });
         check_ids("prompt", prompts.flatten().copied(), n_vocab)?;
         sampling::check(&self.shared.sampling, Some(n_vocab))
+    }
+
+    /// Refuses what could come to more log-probabilities than one answer may hold, in a context of this many tokens.
+    ///
+    /// # Errors
+    /// 400 that names the field and the bound.
+    pub(crate) fn check_logprobs(&self, context_tokens: u32) -> Result<(), ApiError> {
+        logprobs::check(&self.requests, context_tokens)
     }
 }
 

@@ -1,10 +1,9 @@
-//! Whole answers.
+//! Whole answers, as the bytes that go out: a tree of JSON values takes many times its text.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use cllm_actors::engine::protocol::Token;
-use serde_json::Value;
 
 use crate::api::bill::Bill;
 use crate::api::openai::logprobs::{ChatLogprobs, TextOffsets};
@@ -26,17 +25,16 @@ pub(crate) struct TextExtras {
 }
 
 /// A `chat.completion`.
-pub(crate) fn chat(stamp: &Stamp, outcomes: Vec<Outcome>, logprobs: bool) -> serde_json::Result<Value> {
-    let ends: Vec<_> = outcomes.iter().map(|outcome| outcome.finished.clone()).collect();
-    let bill = Bill::new(&ends, outcomes.len() as u32);
+pub(crate) fn chat(stamp: &Stamp, outcomes: &[Outcome], logprobs: bool) -> serde_json::Result<Vec<u8>> {
+    let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), outcomes.len() as u32);
     let choices: Vec<_> = outcomes
-        .into_iter()
+        .iter()
         .enumerate()
         .map(|(index, outcome)| ChatChoice {
             index,
             logprobs: logprobs.then(|| ChatLogprobs::new(&outcome.logprobs)),
             finish_reason: finish_reason(&outcome.finished.reason),
-            message: Message { role: "assistant", content: outcome.text, refusal: None },
+            message: Message { role: "assistant", content: &outcome.text, refusal: None },
         })
         .collect();
     answer(Envelope::new(stamp, "chat.completion", &choices), &bill)
@@ -48,7 +46,7 @@ pub(crate) fn text(
     outcomes: &[Outcome],
     choices: u32,
     extras: &TextExtras,
-) -> serde_json::Result<Value> {
+) -> serde_json::Result<Vec<u8>> {
     let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), choices);
     let numbered = outcomes.iter().enumerate();
     let choices: Vec<_> = numbered.map(|(index, outcome)| text_choice(index, outcome, extras)).collect();
@@ -61,13 +59,13 @@ fn text_choice<'a>(index: usize, outcome: &'a Outcome, extras: &TextExtras) -> T
         None => Cow::Borrowed(outcome.text.as_str()),
     };
     let logprobs = extras.logprobs.then(|| {
-        let tokens: Vec<_> = outcome.prompt_logprobs.iter().chain(&outcome.logprobs).cloned().collect();
-        TextOffsets::default().arrays(&tokens, extras.bos)
+        let tokens = outcome.prompt_logprobs.iter().chain(&outcome.logprobs);
+        TextOffsets::default().arrays(tokens, extras.bos)
     });
     TextChoice { text, index, logprobs, finish_reason: Some(finish_reason(&outcome.finished.reason)) }
 }
 
-fn answer<C: serde::Serialize>(envelope: Envelope<'_, C>, bill: &Bill<'_>) -> serde_json::Result<Value> {
+fn answer<C: serde::Serialize>(envelope: Envelope<'_, C>, bill: &Bill<'_>) -> serde_json::Result<Vec<u8>> {
     let envelope = envelope.usage(Some(bill.usage_object())).timings(Some(bill.timings_object()));
-    serde_json::to_value(envelope)
+    serde_json::to_vec(&envelope)
 }

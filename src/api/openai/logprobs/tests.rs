@@ -1,6 +1,6 @@
 //! Log-probabilities in the chat and the legacy shape.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
