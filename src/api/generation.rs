@@ -113,6 +113,7 @@ impl Api {
         match self.app.system.model() {
             Some(model) => {
                 plan.check_tokens(model.n_vocab)?;
+                plan.check_messages(model.n_ctx_seq)?;
                 plan.check_logprobs(model.n_ctx_seq)
             }
             // Admission says why there is none.

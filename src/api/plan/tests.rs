@@ -149,6 +149,27 @@ fn tokens_outside_the_vocabulary_are_refused() {
     assert!(plan.check_tokens(101).is_ok());
 }
 
+fn chat(messages: usize) -> Prompt {
+    Prompt::Chat(std::sync::Arc::new(ChatPrompt {
+        messages: vec![json!({ "role": "user", "content": "" }); messages],
+        tools: Vec::new(),
+        add_generation_prompt: true,
+        variables: serde_json::Map::new(),
+    }))
+}
+
+#[test]
+fn more_messages_than_the_context_has_tokens_are_not_laid_out() {
+    let check = |messages| {
+        let mut fields = fields(json!({}));
+        let shared = Shared::read(&mut fields, defaults()).unwrap();
+        Plan::new(vec![chat(messages)], shared, &fields).unwrap().check_messages(100)
+    };
+    assert_eq!(check(100), Ok(()));
+    let message = check(101).unwrap_err().to_string();
+    assert_eq!(message, "the prompt has at least 101 tokens, the context holds 100");
+}
+
 /// The field at fault when this plan wants `top` alternatives of every token.
 fn logprobs_refused(prompt: Prompt, body: Value, top: u32, context: u32) -> Option<String> {
     let mut fields = fields(body);
@@ -165,12 +186,7 @@ fn logprobs_refused(prompt: Prompt, body: Value, top: u32, context: u32) -> Opti
 
 #[test]
 fn log_probabilities_that_would_fill_the_memory_are_refused() {
-    let chat = || Prompt::Chat(std::sync::Arc::new(ChatPrompt {
-        messages: Vec::new(),
-        tools: Vec::new(),
-        add_generation_prompt: true,
-        variables: serde_json::Map::new(),
-    }));
+    let chat = || chat(1);
     let many = json!({ "n": 128, "max_tokens": 2000 });
     assert_eq!(logprobs_refused(chat(), many.clone(), 20, 8192).as_deref(), Some("top_logprobs"));
     assert_eq!(logprobs_refused(chat(), many.clone(), 0, 8192), None);
