@@ -18,7 +18,7 @@ use warp::reply::Response;
 use crate::api::Api;
 use crate::api::bill;
 use crate::api::fields::Fields;
-use crate::api::openai::answer::{self, TextExtras};
+use crate::api::openai::answer::{self, Echo, TextExtras};
 use crate::api::openai::chunks::{ChatChunks, TextChunks};
 use crate::api::openai::completion::DEFAULT_MAX_TOKENS;
 use crate::api::openai::shapes::Stamp;
@@ -66,7 +66,6 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
     let permits = api.admit(&request.plan, &call)?;
     let extras = TextExtras {
         logprobs: request.plan.requests.iter().any(|request| request.logprobs.is_some()),
-        bos: api.app.system.model().and_then(|model| model.bos),
         echo: if request.echo { Some(api.echo(&request.plan).await?) } else { None },
     };
     let sequences = api.begin(request.plan, permits, &call).await.map_err(|error| api.blame(error, "prompt"))?;
@@ -178,19 +177,20 @@ impl Api {
     }
 
     /// The text of each sequence's prompt; may ask the engine for each, so only under permits.
-    async fn echo(&self, plan: &Plan) -> Result<Vec<Arc<str>>, ApiError> {
+    async fn echo(&self, plan: &Plan) -> Result<Vec<Echo>, ApiError> {
+        let bos = self.app.system.model().and_then(|model| model.bos);
         let mut echo = Vec::with_capacity(plan.requests.len());
         for prompt in plan.prompts() {
-            let text: Arc<str> = match prompt {
-                Prompt::Text(text) => Arc::clone(text),
+            let shown = match prompt {
+                Prompt::Text(text) => Echo { text: Arc::clone(text), added: bos },
                 Prompt::Tokens(tokens) => {
                     self.check_fits(tokens)?;
                     let bytes = self.app.system.detokenize(tokens.to_vec()).await.map_err(about_prompt)?;
-                    String::from_utf8_lossy(&bytes).into()
+                    Echo { text: String::from_utf8_lossy(&bytes).into(), added: None }
                 }
-                Prompt::Chat(_) => "".into(),
+                Prompt::Chat(_) => Echo { text: "".into(), added: None },
             };
-            echo.extend(std::iter::repeat_n(text, plan.shared.choices as usize));
+            echo.extend(std::iter::repeat_n(shown, plan.shared.choices as usize));
         }
         Ok(echo)
     }

@@ -17,11 +17,25 @@ mod tests;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TextExtras {
     /// For each sequence, the prompt to begin the text with.
-    pub(crate) echo: Option<Vec<Arc<str>>>,
+    pub(crate) echo: Option<Vec<Echo>>,
     /// Whether log-probabilities are shown.
     pub(crate) logprobs: bool,
-    /// The beginning token, which has no place in the text.
-    pub(crate) bos: Option<Token>,
+}
+
+/// A prompt as its answer shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Echo {
+    /// Its text.
+    pub(crate) text: Arc<str>,
+    /// The beginning token where the server has added it: it has no place in the text. In a prompt of tokens all have.
+    pub(crate) added: Option<Token>,
+}
+
+impl TextExtras {
+    /// The token without a place in the text of this sequence.
+    pub(crate) fn added(&self, index: usize) -> Option<Token> {
+        self.echo.as_ref().and_then(|prompts| prompts[index].added)
+    }
 }
 
 /// A `chat.completion`.
@@ -55,12 +69,12 @@ pub(crate) fn text(
 
 fn text_choice<'a>(index: usize, outcome: &'a Outcome, extras: &TextExtras) -> TextChoice<'a> {
     let text = match &extras.echo {
-        Some(prompts) => Cow::Owned(format!("{}{}", prompts[index], outcome.text)),
+        Some(prompts) => Cow::Owned(format!("{}{}", prompts[index].text, outcome.text)),
         None => Cow::Borrowed(outcome.text.as_str()),
     };
     let logprobs = extras.logprobs.then(|| {
         let tokens = outcome.prompt_logprobs.iter().chain(&outcome.logprobs);
-        TextOffsets::default().arrays(tokens, extras.bos)
+        TextOffsets::default().arrays(tokens, extras.added(index))
     });
     TextChoice { text, index, logprobs, finish_reason: Some(finish_reason(&outcome.finished.reason)) }
 }
