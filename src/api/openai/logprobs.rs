@@ -79,7 +79,7 @@ impl Serialize for TextLogprobs<'_> {
         let logprobs = || tokens().map(|token| token.logprob.map(writable));
         let tops = || tokens().map(|token| token.logprob.map(|logprob| TopLogprobs::new(token, logprob)));
         let mut arrays = serializer.serialize_struct("TextLogprobs", 4)?;
-        arrays.serialize_field("tokens", &Each(|| tokens().map(|token| String::from_utf8_lossy(&token.bytes))))?;
+        arrays.serialize_field("tokens", &Each(|| tokens().map(|token| legacy_text(&token.bytes))))?;
         arrays.serialize_field("token_logprobs", &Each(logprobs))?;
         arrays.serialize_field("top_logprobs", &Each(tops))?;
         arrays.serialize_field("text_offset", &self.text_offset)?;
@@ -104,7 +104,7 @@ impl<'a> TopLogprobs<'a> {
         let mut entries: Vec<(Cow<'a, str>, f32)> = Vec::with_capacity(token.top.len() + 1);
         let top = token.top.iter().map(|(_, bytes, logprob)| (bytes, *logprob));
         for (bytes, logprob) in top.chain([(&token.bytes, logprob)]) {
-            let text = String::from_utf8_lossy(bytes);
+            let text = legacy_text(bytes);
             if entries.iter().all(|(other, _)| *other != text) {
                 entries.push((text, writable(logprob)));
             }
@@ -152,6 +152,15 @@ impl TextOffsets {
 
 fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
+}
+
+/// A token's text; where it is no whole characters its bytes, as OpenAI writes them in this shape: it has no other place
+/// for them, and all parts of characters would read the same.
+fn legacy_text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => format!("bytes:{}", bytes.escape_ascii()).into(),
+    }
 }
 
 fn writable(logprob: f32) -> f32 {
