@@ -98,7 +98,7 @@ impl<'a, C> Envelope<'a, C> {
 
     /// With `timings`, if there are any, and how often the answer went on after a restart.
     pub(crate) fn timings(mut self, timings: Option<TimingsObject>) -> Self {
-        self.resumed = timings.map(|timings| timings.resumed).filter(|resumed| *resumed > 0);
+        self.resumed = timings.and_then(|timings| timings.resumed());
         self.timings = timings;
         self
     }
