@@ -264,7 +264,7 @@ impl System {
             request.cache = CacheMode::Bypass;
         }
         let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
-        let arrived_at = request.arrived_at;
+        let (arrived_at, trace_id) = (request.arrived_at, Arc::clone(&request.trace_id));
         let ledger = Ledger::new(arrived_at);
         let supervisor = self.sessions_supervisor().await?;
         let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
@@ -282,7 +282,7 @@ impl System {
         };
         let spawned = Session::spawn_linked(Some(name), Session, args, supervisor.get_cell()).await;
         spawned.map(|_| ledger).map_err(|error| {
-            tracing::warn!(request = request_id, %error, "session not started");
+            tracing::warn!(request = request_id, %trace_id, %error, "session not started");
             GenerateError::ShuttingDown
         })
     }
