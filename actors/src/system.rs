@@ -37,6 +37,7 @@ pub use self::args::{Restarts, SystemArgs, SystemBuilder};
 pub use self::generation::Generation;
 pub use self::inspection::{ActorAction, ActorActionError, ActorFeed, ActorFeedStream};
 pub use self::status::Status;
+pub(crate) use self::status::left_until;
 use crate::admission::{Admission, AdmissionLimits, Claim, Permit, Refusal};
 use crate::backend::{BackendMsg, TokensTo, VocabularyError};
 use crate::boards;
@@ -207,8 +208,8 @@ impl System {
     fn check_serving(&self) -> Result<(), GenerateError> {
         match &*self.inner.wiring.status.borrow() {
             Status::Loading { .. } => Err(GenerateError::ModelLoading),
-            Status::Held { cause, retry_after } => {
-                Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: *retry_after })
+            Status::Held { cause, retry_at } => {
+                Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: left_until(*retry_at) })
             }
             Status::Failed { cause } => Err(failed(cause)),
             Status::Draining => Err(GenerateError::ShuttingDown),

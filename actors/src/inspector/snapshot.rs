@@ -172,15 +172,15 @@ impl Snapshot {
 
 impl StatusFacts {
     fn of(status: &Status) -> Self {
-        let (state, cause, retry_after, progress) = match status {
-            Status::Loading { progress } => ("loading", None, None, Some(f64::from(*progress))),
-            Status::Ready => ("ready", None, None, None),
-            Status::Restarting { cause } => ("restarting", Some(cause), None, None),
-            Status::Held { cause, retry_after } => ("held", Some(cause), Some(*retry_after), None),
-            Status::Failed { cause } => ("failed", Some(cause), None, None),
-            Status::Draining => ("draining", None, None, None),
+        let (state, cause, progress) = match status {
+            Status::Loading { progress } => ("loading", None, Some(f64::from(*progress))),
+            Status::Ready => ("ready", None, None),
+            Status::Restarting { cause } => ("restarting", Some(cause), None),
+            Status::Held { cause, .. } => ("held", Some(cause), None),
+            Status::Failed { cause } => ("failed", Some(cause), None),
+            Status::Draining => ("draining", None, None),
         };
-        Self { state, cause: cause.cloned(), retry_after_ms: retry_after.map(ms), progress }
+        Self { state, cause: cause.cloned(), retry_after_ms: status.retry_after().map(ms), progress }
     }
 }
 
