@@ -26,7 +26,7 @@ mod tree;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorCell, ActorRef, ActorStatus, RpcReplyPort};
@@ -133,7 +133,7 @@ impl System {
         let (events, feed) = broadcast::channel(EVENT_CAPACITY);
         let epochs = EpochSource::default();
         let status_task = tokio::spawn(status::follow(feed, wiring.clone(), args.instance.clone()));
-        let log = EventLog::default();
+        let log = EventLog::begun_at(SystemTime::now());
         let inspector = InspectorArgs { feed: Arc::new(events.subscribe().into()), log: log.clone() };
         let root =
             tree::root(&args, tree::Shared { wiring: &wiring, epochs: &epochs, events: &events }, &sessions, inspector);
