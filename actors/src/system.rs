@@ -401,7 +401,7 @@ impl System {
 
     /// How long no step has ended with requests under way, if that is longer than it should ever take (`stall_after`).
     pub fn stalled(&self) -> Option<Duration> {
-        self.inner.wiring.pulse.silence().filter(|silence| *silence > self.inner.args.stall_after)
+        self.inner.wiring.pulse.stalled(self.inner.args.stall_after)
     }
 
     /// Follows what the supervisors do.
