@@ -44,6 +44,11 @@ impl Pulse {
         (awaited != 0).then(|| Duration::from_micros(self.now().saturating_sub(awaited)))
     }
 
+    /// The silence, if it is longer than it should ever be.
+    pub fn stalled(&self, longest: Duration) -> Option<Duration> {
+        self.silence().filter(|silence| *silence > longest)
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
     }

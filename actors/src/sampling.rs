@@ -43,7 +43,7 @@ pub struct SamplingParams {
     /// that is given none takes 0.
     pub seed: Option<u64>,
     /// Added to the logit of a token before anything else; `f32::NEG_INFINITY` bans it, -100 does so in practice.
-    /// -100 to 100. Several entries of one token add up.
+    /// -100 to 100, at most 1024 entries. Several entries of one token add up.
     pub logit_bias: Arc<[(Token, f32)]>,
     /// End tokens cannot be drawn. Default false.
     pub ignore_eos: bool,
@@ -100,6 +100,8 @@ impl SamplingParams {
     pub const DRY_BASE: Range = Range::from("dry_base", 1.0, 10.0);
     /// Range of the values of `logit_bias`.
     pub const LOGIT_BIAS: Range = Range::from("logit_bias", -100.0, 100.0);
+    /// Most entries of `logit_bias`: they are applied to every token that is drawn, in the time of all who run.
+    pub const LOGIT_BIASES: usize = 1024;
     /// Least `repeat_last_n` and `dry.penalty_last_n`: all tokens.
     pub const LAST_N_ALL: i32 = -1;
     /// Most texts in `dry.sequence_breakers`.
@@ -139,6 +141,11 @@ impl SamplingParams {
     }
 
     fn check_bias(&self, n_vocab: Option<u32>) -> Result<(), ParamError> {
+        let (count, most) = (self.logit_bias.len(), Self::LOGIT_BIASES);
+        if count > most {
+            let message = format!("logit_bias takes at most {most} tokens, got {count}");
+            return Err(ParamError { param: Self::LOGIT_BIAS.param, message });
+        }
         let end = n_vocab.map_or(i64::from(Token::MAX) + 1, i64::from);
         for &(token, bias) in &*self.logit_bias {
             if !(0..end).contains(&i64::from(token)) {

@@ -26,7 +26,7 @@ mod tree;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ractor::rpc::CallResult;
 use ractor::{Actor, ActorCell, ActorRef, ActorStatus, RpcReplyPort};
@@ -37,6 +37,7 @@ pub use self::args::{Restarts, SystemArgs, SystemBuilder};
 pub use self::generation::Generation;
 pub use self::inspection::{ActorAction, ActorActionError, ActorFeed, ActorFeedStream};
 pub use self::status::Status;
+pub(crate) use self::status::left_until;
 use crate::admission::{Admission, AdmissionLimits, Claim, Permit, Refusal};
 use crate::backend::{BackendMsg, TokensTo, VocabularyError};
 use crate::boards;
@@ -133,7 +134,7 @@ impl System {
         let (events, feed) = broadcast::channel(EVENT_CAPACITY);
         let epochs = EpochSource::default();
         let status_task = tokio::spawn(status::follow(feed, wiring.clone(), args.instance.clone()));
-        let log = EventLog::default();
+        let log = EventLog::begun_at(SystemTime::now());
         let inspector = InspectorArgs { feed: Arc::new(events.subscribe().into()), log: log.clone() };
         let root =
             tree::root(&args, tree::Shared { wiring: &wiring, epochs: &epochs, events: &events }, &sessions, inspector);
@@ -216,8 +217,8 @@ impl System {
     fn check_serving(&self) -> Result<(), GenerateError> {
         match &*self.inner.wiring.status.borrow() {
             Status::Loading { .. } => Err(GenerateError::ModelLoading),
-            Status::Held { cause, retry_after } => {
-                Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: *retry_after })
+            Status::Held { cause, retry_at } => {
+                Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: left_until(*retry_at) })
             }
             Status::Failed { cause } => Err(failed(cause)),
             Status::Draining => Err(GenerateError::ShuttingDown),
@@ -273,7 +274,7 @@ impl System {
             request.cache = CacheMode::Bypass;
         }
         let request_id: RequestId = inner.next_request.fetch_add(1, Ordering::Relaxed);
-        let arrived_at = request.arrived_at;
+        let (arrived_at, trace_id) = (request.arrived_at, Arc::clone(&request.trace_id));
         let ledger = Ledger::new(arrived_at);
         let supervisor = self.sessions_supervisor().await?;
         let name = format!("{}/{}/{request_id}", inner.args.instance, names::SESSIONS);
@@ -291,7 +292,7 @@ impl System {
         };
         let spawned = Session::spawn_linked(Some(name), Session, args, supervisor.get_cell()).await;
         spawned.map(|_| ledger).map_err(|error| {
-            tracing::warn!(request = request_id, %error, "session not started");
+            tracing::warn!(request = request_id, %trace_id, %error, "session not started");
             GenerateError::ShuttingDown
         })
     }
@@ -409,7 +410,7 @@ impl System {
 
     /// How long no step has ended with requests under way, if that is longer than it should ever take (`stall_after`).
     pub fn stalled(&self) -> Option<Duration> {
-        self.inner.wiring.pulse.silence().filter(|silence| *silence > self.inner.args.stall_after)
+        self.inner.wiring.pulse.stalled(self.inner.args.stall_after)
     }
 
     /// Follows what the supervisors do.

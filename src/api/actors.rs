@@ -60,7 +60,8 @@ pub(super) async fn act(api: Api, call: Call) -> Result<Response, ApiError> {
     let (path, action) = rest.rsplit_once('/').ok_or_else(|| ApiError::unknown_path(&format!("/actors/{rest}")))?;
     let order: Order = action.parse().map_err(|()| ApiError::unknown_path(&format!("/actors/{rest}")))?;
     let (path, epoch) = api.app.system.act(path, order.0).await.map_err(|error| refused(&error))?;
-    tracing::warn!(path, action, tenant = call.tenant.as_ref().map(|tenant| tenant.as_str()), "command to an actor");
+    let (request_id, tenant) = (&*call.request_id, call.tenant.as_ref().map(|tenant| tenant.as_str()));
+    tracing::warn!(request_id, path, action, tenant, "command to an actor");
     Ok(warp::reply::json(&json!({ "path": path, "action": action, "epoch": epoch })).into_response())
 }
 

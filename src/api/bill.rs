@@ -38,7 +38,14 @@ pub(crate) struct TimingsObject {
     queue_ms: f64,
     /// How often a sequence went on after a restart; has a place of its own in answers.
     #[serde(skip)]
-    pub(crate) resumed: u32,
+    resumed: u32,
+}
+
+impl TimingsObject {
+    /// How often the answer went on after a restart; `None`, and left out of answers, if nothing was restarted.
+    pub(crate) fn resumed(&self) -> Option<u32> {
+        Some(self.resumed).filter(|resumed| *resumed > 0)
+    }
 }
 
 /// The ends of an answer's sequences, prompt by prompt, choice by choice.

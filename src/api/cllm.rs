@@ -7,6 +7,7 @@ use warp::Reply;
 use warp::reply::Response;
 
 use crate::api::Api;
+use crate::api::bill::Bill;
 use crate::api::fields::{Fields, missing};
 use crate::api::generation::whole;
 use crate::api::openai::shapes::random_id;
@@ -96,18 +97,26 @@ async fn stream(api: Api, mut plan: Plan, call: Call) -> Result<Response, ApiErr
     response.map_err(|error| api.blame(error, "prompt"))
 }
 
-/// `seconds` from the request's arrival to the end of its answer.
+/// The C++ server's fields, and the bill as everywhere. `seconds` from the request's arrival to the end of its answer.
 fn answer_data(outcome: &Outcome, max_tokens: Option<u32>, seconds: f64) -> Value {
     let generated = generated_tokens(&outcome.finished);
     let rate = if seconds > 0.0 { f64::from(generated) / seconds } else { 0.0 };
-    json!({
+    let bill = Bill::new([&outcome.finished], 1);
+    let timings = bill.timings_object();
+    let mut data = json!({
         "id": random_id(),
         "text": outcome.text,
         "response_time": seconds,
         "tokens_per_second": rate,
         "generated_tokens": generated,
         "max_tokens": max_tokens,
-    })
+        "usage": bill.usage_object(),
+        "timings": timings,
+    });
+    if let Some(resumed) = timings.resumed() {
+        data["resumed"] = resumed.into();
+    }
+    data
 }
 
 fn success(data: &Value) -> Response {

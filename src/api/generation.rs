@@ -11,15 +11,14 @@ use cllm_actors::system::Generation;
 use cllm_actors::{Counted, GenerateError, Prompt, SamplingParams};
 use futures_util::future;
 use hyper::HeaderMap;
-use hyper::header::CACHE_CONTROL;
-use serde_json::Value;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use warp::Reply;
 use warp::reply::Response;
 
 use crate::api::Api;
 use crate::api::bill;
 use crate::api::fields::Fields;
-use crate::api::openai::answer::{self, TextExtras};
+use crate::api::openai::answer::{self, Echo, TextExtras};
 use crate::api::openai::chunks::{ChatChunks, TextChunks};
 use crate::api::openai::completion::DEFAULT_MAX_TOKENS;
 use crate::api::openai::shapes::Stamp;
@@ -46,7 +45,8 @@ pub(super) async fn chat(api: Api, mut call: Call) -> Result<Response, ApiError>
     match shared.delivery {
         Delivery::Whole => {
             let outcomes = whole(sequences, &call.log).await;
-            document(answer::chat(&stamp, outcomes.map_err(|error| api.blame(error, "messages"))?, logprobs))
+            let outcomes = outcomes.map_err(|error| api.blame(error, "messages"))?;
+            document(answer::chat(&stamp, &outcomes, logprobs))
         }
         Delivery::Stream { include_usage } => {
             let chunks = ChatChunks::new(stamp, sequences.total(), include_usage, logprobs);
@@ -66,7 +66,6 @@ pub(super) async fn text(api: Api, mut call: Call) -> Result<Response, ApiError>
     let permits = api.admit(&request.plan, &call)?;
     let extras = TextExtras {
         logprobs: request.plan.requests.iter().any(|request| request.logprobs.is_some()),
-        bos: api.app.system.model().and_then(|model| model.bos),
         echo: if request.echo { Some(api.echo(&request.plan).await?) } else { None },
     };
     let sequences = api.begin(request.plan, permits, &call).await.map_err(|error| api.blame(error, "prompt"))?;
@@ -107,11 +106,15 @@ impl Api {
         Err(error.into())
     }
 
-    /// Checks what the body's shape cannot say: the model's name and the token ids.
+    /// Checks what the body's shape cannot say: the model's name, the token ids, and what fits a context.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), ApiError> {
         check_model(&self.app.settings, plan.shared.model.as_deref())?;
         match self.app.system.model() {
-            Some(model) => plan.check_tokens(model.n_vocab),
+            Some(model) => {
+                plan.check_tokens(model.n_vocab)?;
+                plan.check_messages(model.n_ctx_seq)?;
+                plan.check_logprobs(model.n_ctx_seq)
+            }
             // Admission says why there is none.
             None => Ok(()),
         }
@@ -174,19 +177,20 @@ impl Api {
     }
 
     /// The text of each sequence's prompt; may ask the engine for each, so only under permits.
-    async fn echo(&self, plan: &Plan) -> Result<Vec<Arc<str>>, ApiError> {
+    async fn echo(&self, plan: &Plan) -> Result<Vec<Echo>, ApiError> {
+        let bos = self.app.system.model().and_then(|model| model.bos);
         let mut echo = Vec::with_capacity(plan.requests.len());
         for prompt in plan.prompts() {
-            let text: Arc<str> = match prompt {
-                Prompt::Text(text) => Arc::clone(text),
+            let shown = match prompt {
+                Prompt::Text(text) => Echo { text: Arc::clone(text), added: bos },
                 Prompt::Tokens(tokens) => {
                     self.check_fits(tokens)?;
                     let bytes = self.app.system.detokenize(tokens.to_vec()).await.map_err(about_prompt)?;
-                    String::from_utf8_lossy(&bytes).into()
+                    Echo { text: String::from_utf8_lossy(&bytes).into(), added: None }
                 }
-                Prompt::Chat(_) => "".into(),
+                Prompt::Chat(_) => Echo { text: "".into(), added: None },
             };
-            echo.extend(std::iter::repeat_n(text, plan.shared.choices as usize));
+            echo.extend(std::iter::repeat_n(shown, plan.shared.choices as usize));
         }
         Ok(echo)
     }
@@ -234,7 +238,7 @@ fn about_prompt(error: GenerateError) -> GenerateError {
     }
 }
 
-fn document(answer: serde_json::Result<Value>) -> Result<Response, ApiError> {
+fn document(answer: serde_json::Result<Vec<u8>>) -> Result<Response, ApiError> {
     let answer = answer.map_err(|error| ApiError::internal(error.to_string()))?;
-    Ok(warp::reply::json(&answer).into_response())
+    Ok(warp::reply::with_header(answer, CONTENT_TYPE, "application/json").into_response())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cllm_actors::engine::protocol::Token;
 use cllm_actors::request::{Deadlines, MAX_STOPS};
-use cllm_actors::{GenerateRequest, Prompt, SamplingParams};
+use cllm_actors::{Counted, GenerateError, GenerateRequest, Prompt, SamplingParams};
 use serde_json::Value;
 
 use crate::api::fields::{Fields, wrong_type};
@@ -14,6 +14,7 @@ use crate::api::priority::{self, Allowance, Chosen};
 use crate::api::{refusals, sampling};
 use crate::http::error::ApiError;
 
+mod logprobs;
 #[cfg(test)]
 mod tests;
 
@@ -157,6 +158,30 @@ impl Plan {
         });
         check_ids("prompt", prompts.flatten().copied(), n_vocab)?;
         sampling::check(&self.shared.sampling, Some(n_vocab))
+    }
+
+    /// Refuses a chat with more messages than a context has tokens: each takes one at least, and time to lay out.
+    ///
+    /// # Errors
+    /// [`GenerateError::ContextLengthExceeded`].
+    pub(crate) fn check_messages(&self, context_tokens: u32) -> Result<(), GenerateError> {
+        let messages = self.prompts().map(|prompt| match prompt {
+            Prompt::Chat(chat) => chat.messages.len(),
+            Prompt::Text(_) | Prompt::Tokens(_) => 0,
+        });
+        let prompt_tokens = u32::try_from(messages.max().unwrap_or(0)).unwrap_or(u32::MAX);
+        if prompt_tokens <= context_tokens {
+            return Ok(());
+        }
+        Err(GenerateError::ContextLengthExceeded { prompt_tokens, counted: Counted::AtLeast, context_tokens })
+    }
+
+    /// Refuses what could come to more log-probabilities than one answer may hold, in a context of this many tokens.
+    ///
+    /// # Errors
+    /// 400 that names the field and the bound.
+    pub(crate) fn check_logprobs(&self, context_tokens: u32) -> Result<(), ApiError> {
+        logprobs::check(&self.requests, context_tokens)
     }
 }
 

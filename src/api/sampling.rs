@@ -2,6 +2,7 @@
 //!
 //! Types are checked here, ranges by [`SamplingParams::validate`], where they are defined.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cllm_actors::SamplingParams;
@@ -112,16 +113,20 @@ fn seed(fields: &mut Fields) -> Result<Option<Option<u64>>, ApiError> {
     }
 }
 
-/// Biases by token id: OpenAI's object `{"id": bias}` or llama.cpp's array `[[id, bias or false]]`; `false` bans.
+/// Biases by token id: OpenAI's object `{"id": bias}` or llama.cpp's array `[[id, bias or false]]`; `false` bans. Of
+/// several for one token the last one counts.
 fn logit_bias(fields: &mut Fields) -> Result<Arc<[(Token, f32)]>, ApiError> {
-    match fields.any(&["logit_bias"]) {
-        None => Ok(Arc::default()),
-        Some((_, Value::Object(biases))) => {
-            biases.iter().map(|(id, bias)| Ok((id.parse().map_err(|_| bad_bias())?, bias_value(bias)?))).collect()
-        }
-        Some((_, Value::Array(pairs))) => pairs.iter().map(bias_pair).collect(),
-        Some((name, other)) => Err(wrong_type(name, "an object or an array", &other)),
-    }
+    let biases: BTreeMap<Token, f32> = match fields.any(&["logit_bias"]) {
+        None => return Ok(Arc::default()),
+        Some((_, Value::Object(biases))) => biases.iter().map(bias_entry).collect::<Result<_, _>>()?,
+        Some((_, Value::Array(pairs))) => pairs.iter().map(bias_pair).collect::<Result<_, _>>()?,
+        Some((name, other)) => return Err(wrong_type(name, "an object or an array", &other)),
+    };
+    Ok(biases.into_iter().collect())
+}
+
+fn bias_entry((id, bias): (&String, &Value)) -> Result<(Token, f32), ApiError> {
+    Ok((id.parse().map_err(|_| bad_bias())?, bias_value(bias)?))
 }
 
 fn bias_pair(pair: &Value) -> Result<(Token, f32), ApiError> {

@@ -17,6 +17,7 @@ use crate::http::error::ApiError;
 use budget::{BodyBudget, BodyShare};
 
 pub mod budget;
+mod weight;
 
 /// How long the rest of a body that is refused is thrown away, so that the client gets to read why
 /// before the connection closes under its writes.
@@ -171,13 +172,14 @@ fn is_json_suffix(essence: &str) -> bool {
 /// Parses a whole body.
 ///
 /// # Errors
-/// 400: `invalid_json` with line and column; `missing_required_parameter`, `invalid_type` or `invalid_value`
+/// 400: `invalid_json` with line and column; `invalid_value` for more values than memory is meant for; `missing_required_parameter`, `invalid_type` or `invalid_value`
 /// with the path of the field.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     // serde would take `[..]` for a struct, field by field.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(not_an_object(body));
     }
+    weight::check(body)?;
     let mut parser = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let path = error.path().to_string();

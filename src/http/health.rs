@@ -43,9 +43,9 @@ fn readiness(status: &Status, stalled: Option<Duration>) -> (StatusCode, Value) 
         Status::Ready => (StatusCode::OK, json!({ "status": "ok" })),
         Status::Restarting { cause } => (unavailable, json!({ "status": "restarting", "cause": cause })),
         Status::Loading { progress } => (unavailable, json!({ "status": "loading", "progress": progress })),
-        Status::Held { cause, retry_after } => {
-            let body = json!({ "status": "engine_down", "cause": cause, "retry_after_s": retry_after.as_secs() });
-            (unavailable, body)
+        Status::Held { cause, .. } => {
+            let seconds = status.retry_after().map(|left| left.as_secs_f64().ceil() as u64);
+            (unavailable, json!({ "status": "engine_down", "cause": cause, "retry_after_s": seconds }))
         }
         Status::Failed { cause } => (unavailable, json!({ "status": "failed", "cause": cause })),
         Status::Draining => (unavailable, json!({ "status": "shutting_down" })),

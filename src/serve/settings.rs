@@ -12,8 +12,8 @@ use crate::http::cors::AllowedOrigins;
 /// Longest time for a whole request body.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Most bytes of request bodies that are read at once, in all connections together; JSON in memory is up to thirty times
-/// its text.
+/// Most bytes of request bodies that are read at once, in all connections together. JSON in memory is many times its text;
+/// how many values a body has is bounded for itself.
 const BODIES_BYTES: u64 = 64 << 20;
 
 /// Longest time without write progress before a client counts as gone.

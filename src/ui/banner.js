@@ -4,6 +4,7 @@ import { duration, setText } from "./format.js";
 
 const NAMES = {
   ready: "Ready",
+  stalled: "Stalled",
   loading: "Loading",
   restarting: "Restarting",
   held: "Held",

@@ -45,21 +45,27 @@ async function send() {
   node("log").querySelector(".empty")?.remove();
   node("prompt").value = "";
   bubble("user", text);
-  turns.push({ role: "user", content: text });
+  const chat = turns;
+  chat.push({ role: "user", content: text });
   const answer = bubble("assistant", "");
   const controller = new AbortController();
   begin(controller);
   const progress = { text: "", pieces: 0, sent: performance.now(), first: 0, timings: null, resumed: 0, reason: null };
   try {
     await receive(answer, progress, controller.signal);
-    setText(node("chat-status"), report(progress));
+    settle(chat, report(progress));
   } catch (error) {
-    setText(node("chat-status"), failure(error, controller.signal));
+    settle(chat, failure(error, controller.signal));
   } finally {
     end(answer);
-    if (progress.text) turns.push({ role: "assistant", content: progress.text });
-    else undo(text, answer);
+    if (progress.text) chat.push({ role: "assistant", content: progress.text });
+    else if (chat === turns) undo(text, answer);
   }
+}
+
+/// How an answer ended, unless another chat was begun meanwhile.
+function settle(chat, text) {
+  if (chat === turns) setText(node("chat-status"), text);
 }
 
 function begin(controller) {

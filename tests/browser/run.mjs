@@ -66,6 +66,22 @@ const checks = {
     assert.equal(await page.locator(".turn").count(), 4);
   },
 
+  async "a new chat knows nothing of the answer it cut off"({ open }) {
+    const page = await open({});
+    await limit(page, 2000);
+    await ask(page, "The old question");
+    await page.locator("#chat-status", { hasText: /^\d+ tokens/ }).waitFor();
+    await page.locator("#chat-clear").click();
+    await page.locator("#send:enabled").waitFor();
+    assert.equal(await page.locator("#chat-status").textContent(), "");
+    assert.equal(await page.locator("#prompt").inputValue(), "");
+    const asked = page.waitForRequest((request) => request.url().endsWith("/v1/chat/completions"));
+    await limit(page, 5);
+    await ask(page, "The new question");
+    const { messages } = (await asked).postDataJSON();
+    assert.deepEqual(messages, [{ role: "user", content: "The new question" }]);
+  },
+
   async "a kill is seen in feed and tree, and the chat under way ends completely"({ open, api }) {
     const page = await open({});
     const cell = page.locator(`#tree-body tr[data-path="${SCHEDULER}"] td:last-child`);

@@ -16,6 +16,7 @@ async fn generate_answers_with_text_and_rates() {
     assert_eq!(data["id"].as_str().map(str::len), Some(32));
     assert!(data["response_time"].as_f64().is_some_and(|seconds| seconds > 0.0));
     assert!(data["tokens_per_second"].as_f64().is_some_and(|rate| rate > 0.0));
+    assert_eq!((&data["usage"]["completion_tokens"], &data["timings"]["predicted_n"]), (&json!(20), &json!(20)));
     let by_default = server.post("/generate", json!({ "prompt": "Hello", "repeat_penalty": 1 })).await.ok();
     assert_eq!(by_default["data"]["generated_tokens"], 100);
 }
@@ -34,6 +35,8 @@ async fn generate_stream_sends_tokens_and_then_done() {
         assert_eq!(text, after("Hello", 20));
         assert!(others.iter().all(|frame| frame["done"] == false && frame["id"] == frames[0]["id"]));
         assert_eq!((&last["done"], &last["generated_tokens"], &last["token"]), (&json!(true), &json!(20), &json!("")));
+        assert_eq!((&last["usage"]["completion_tokens"], &last["timings"]["predicted_n"]), (&json!(20), &json!(20)));
+        assert!(others.iter().all(|frame| frame.get("usage").is_none() && frame.get("resumed").is_none()));
     }
 }
 

@@ -46,6 +46,8 @@ async fn an_engine_thread_that_hangs_is_not_ready_and_the_server_lives() {
     let why = lost(&server).await;
     assert_eq!(why["status"], "stalled", "{why}");
     assert!(why["silent_ms"].as_u64() >= Some(500) && why["cause"].is_string(), "{why}");
+    let shown = server.get("/actors").await.ok();
+    assert_eq!((&shown["status"]["state"], shown["status"]["cause"].is_string()), (&json!("stalled"), true));
     // It stays so: nothing can end a thread.
     assert_eq!(ready(&server).await.0, 503);
     assert_eq!(

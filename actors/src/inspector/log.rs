@@ -1,7 +1,8 @@
 //! What happened to the actors lately, numbered: a ring that any number of readers follow at their own pace.
 //!
 //! A reader has no queue: it asks for what came after the number it has seen. One that is too late, or that lost events,
-//! gets a snapshot of everything instead and goes on from there.
+//! gets a snapshot of everything instead and goes on from there. So does one that comes from an earlier life of the server:
+//! the numbers of a log begin with the milliseconds of its start, and no log grows by an event each millisecond.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,14 +94,13 @@ pub(crate) enum After {
     Gap,
 }
 
-impl Default for EventLog {
-    fn default() -> Self {
-        Self(Arc::new(Inner { events: Mutex::default(), last: watch::Sender::new(0) }))
-    }
-}
-
 impl EventLog {
-    /// Number of the last event; 0 before the first.
+    /// Nothing has happened yet. Numbers are far below 2^53, so that every JSON parser has them right.
+    pub fn begun_at(time: SystemTime) -> Self {
+        Self(Arc::new(Inner { events: Mutex::default(), last: watch::Sender::new(unix_ms(time)) }))
+    }
+
+    /// Number of the last event; before the first, the number before its.
     pub fn last(&self) -> u64 {
         *self.0.last.borrow()
     }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn filled(events: u64) -> EventLog {
-        let log = EventLog::default();
+        let log = EventLog::begun_at(UNIX_EPOCH);
         (0..events).for_each(|_| append(&log));
         log
     }
@@ -179,6 +179,18 @@ mod tests {
         let log = filled(CAPACITY as u64 + 10);
         assert_eq!((log.after(9), seq_after(&log, 10)), (After::Gap, Some(11)));
         assert_eq!(log.after(log.last() + 1), After::Gap);
+    }
+
+    #[test]
+    fn who_comes_from_an_earlier_life_gets_a_gap() {
+        let begun = UNIX_EPOCH + Duration::from_millis(1_800_000_000_000);
+        let earlier = EventLog::begun_at(begun);
+        (0..700).for_each(|_| append(&earlier));
+        let later = EventLog::begun_at(begun + Duration::from_secs(1));
+        assert_eq!(later.after(earlier.last()), After::Gap, "also before anything has happened");
+        (0..CAPACITY).for_each(|_| append(&later));
+        assert_eq!(later.after(earlier.last()), After::Gap);
+        assert!(later.last() < 1 << 53);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct Snapshot {
 /// [`Status`] as data.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StatusFacts {
-    /// `loading`, `ready`, `restarting`, `held`, `failed` or `draining`.
+    /// `loading`, `ready`, `stalled`, `restarting`, `held`, `failed` or `draining`.
     pub state: &'static str,
     /// Why.
     pub cause: Option<String>,
@@ -148,7 +148,8 @@ pub struct RestartFacts {
 }
 
 impl Snapshot {
-    pub(crate) fn take(seq: u64, wiring: &Wiring) -> Self {
+    /// An engine with requests that ends no step for longer than `stall_after` is stalled.
+    pub(crate) fn take(seq: u64, wiring: &Wiring, stall_after: Duration) -> Self {
         let rows = wiring.actors.in_tree_order();
         let mut sessions = 0_usize;
         let kept = rows.iter().filter(|row| {
@@ -162,7 +163,7 @@ impl Snapshot {
             captured_at_ms: unix_ms(SystemTime::now()),
             uptime_ms: ms(wiring.actors.begun().elapsed()),
             build: env!("CARGO_PKG_VERSION"),
-            status: StatusFacts::of(&wiring.status.borrow()),
+            status: StatusFacts::of(&wiring.status.borrow(), wiring.pulse.stalled(stall_after)),
             totals: Totals::of(wiring, rows.len() as u64, actors.iter().map(|actor| actor.restarts_total).sum()),
             actors,
             sessions_omitted: (omitted > 0).then_some(omitted),
@@ -171,16 +172,20 @@ impl Snapshot {
 }
 
 impl StatusFacts {
-    fn of(status: &Status) -> Self {
-        let (state, cause, retry_after, progress) = match status {
-            Status::Loading { progress } => ("loading", None, None, Some(f64::from(*progress))),
-            Status::Ready => ("ready", None, None, None),
-            Status::Restarting { cause } => ("restarting", Some(cause), None, None),
-            Status::Held { cause, retry_after } => ("held", Some(cause), Some(*retry_after), None),
-            Status::Failed { cause } => ("failed", Some(cause), None, None),
-            Status::Draining => ("draining", None, None, None),
+    fn of(status: &Status, stalled: Option<Duration>) -> Self {
+        let (state, cause, progress) = match (status, stalled) {
+            (Status::Loading { progress }, _) => ("loading", None, Some(f64::from(*progress))),
+            (Status::Ready, None) => ("ready", None, None),
+            (Status::Ready, Some(silence)) => {
+                let cause = format!("no step has ended for {} s, with requests under way", silence.as_secs());
+                ("stalled", Some(cause), None)
+            }
+            (Status::Restarting { cause }, _) => ("restarting", Some(cause.clone()), None),
+            (Status::Held { cause, .. }, _) => ("held", Some(cause.clone()), None),
+            (Status::Failed { cause }, _) => ("failed", Some(cause.clone()), None),
+            (Status::Draining, _) => ("draining", None, None),
         };
-        Self { state, cause: cause.cloned(), retry_after_ms: retry_after.map(ms), progress }
+        Self { state, cause, retry_after_ms: status.retry_after().map(ms), progress }
     }
 }
 
@@ -272,13 +277,26 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_that_ends_no_step_is_stalled_and_not_ready() {
+        let wiring = Wiring::new();
+        wiring.set_status(Status::Ready);
+        let status = |stall_after| Snapshot::take(5, &wiring, stall_after).status;
+        assert_eq!(status(Duration::ZERO).state, "ready", "an idle engine owes no steps");
+        wiring.pulse.begin();
+        while wiring.pulse.silence() == Some(Duration::ZERO) {}
+        assert_eq!(status(Duration::from_secs(3600)).state, "ready");
+        let stalled = status(Duration::ZERO);
+        assert_eq!((stalled.state, stalled.cause.is_some()), ("stalled", true));
+    }
+
+    #[test]
     fn a_thousand_sessions_are_cut_to_256_and_counted() {
         let wiring = Wiring::new();
         let open = |n| wiring.actors.session(format!("cllm/sessions/{n}"), Arc::new(session::board()));
         let open: Vec<_> = (0..1000).map(open).collect();
-        let snapshot = Snapshot::take(5, &wiring);
+        let snapshot = Snapshot::take(5, &wiring, Duration::MAX);
         assert_eq!((snapshot.actors.len(), snapshot.sessions_omitted, snapshot.totals.actors), (256, Some(744), 1000));
         drop(open);
-        assert_eq!(Snapshot::take(5, &wiring).sessions_omitted, None);
+        assert_eq!(Snapshot::take(5, &wiring, Duration::MAX).sessions_omitted, None);
     }
 }

@@ -57,6 +57,7 @@ fn line(text: &mut String, actor: &ActorFacts) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
     use crate::boards::session;
@@ -67,7 +68,7 @@ mod tests {
         let wiring = Wiring::new();
         let rows = ["r", "r/a", "r/a/x", "r/a/y", "r/b", "r/b/z"]
             .map(|path| wiring.actors.session(path.to_owned(), Arc::new(session::board())));
-        let text = draw(&Snapshot::take(0, &wiring));
+        let text = draw(&Snapshot::take(0, &wiring, Duration::MAX));
         let names: Vec<_> = text.lines().map(|line| line.split("  starting").next().unwrap_or_default()).collect();
         assert_eq!(names, ["r", "├─ a", "│  ├─ x", "│  └─ y", "└─ b", "   └─ z"]);
         assert!(text.starts_with("r  starting  mailbox 0  restarts 0  phase=tokenizing  resumed=0\n"), "{text}");

@@ -426,7 +426,8 @@ impl SessionState {
         }
         let is_own = matches!(error, GenerateError::ClientGone | GenerateError::DeadlineExceeded { .. });
         if is_own && !self.sharing.followers.is_empty() {
-            tracing::debug!(request = self.request_id, %error, "the caller is gone, followers stay");
+            let trace_id = &self.request.trace_id;
+            tracing::debug!(request = self.request_id, %trace_id, %error, "the caller is gone, followers stay");
             return self.outbox.end(GenerationEvent::Failed(error));
         }
         self.end(GenerationEvent::Failed(error));

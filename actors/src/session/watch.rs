@@ -12,7 +12,7 @@ use super::{Deadline, SessionArgs, SessionMsg, SessionRef};
 use crate::engine::protocol::Epoch;
 use crate::error::GenerateError;
 use crate::request::{Deadlines, GenerationEvent};
-use crate::system::Status;
+use crate::system::{Status, left_until};
 
 /// How often a queued session asks for its position.
 const POSITION_INTERVAL: Duration = Duration::from_secs(2);
@@ -124,8 +124,8 @@ async fn next_epoch(epochs: &mut watch::Receiver<Epoch>) -> Epoch {
 
 async fn engine_down(status: &mut watch::Receiver<Status>) -> GenerateError {
     loop {
-        if let Status::Held { cause, retry_after } = &*status.borrow_and_update() {
-            return GenerateError::EngineDown { cause: cause.clone(), retry_after: *retry_after };
+        if let Status::Held { cause, retry_at } = &*status.borrow_and_update() {
+            return GenerateError::EngineDown { cause: cause.clone(), retry_after: left_until(*retry_at) };
         }
         if status.changed().await.is_err() {
             pending::<()>().await;

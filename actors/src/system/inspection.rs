@@ -67,7 +67,7 @@ pub enum ActorActionError {
 impl System {
     /// The state of all actors, without asking one of them.
     pub fn actors(&self) -> Snapshot {
-        Snapshot::take(self.inner.log.last(), &self.inner.wiring)
+        Snapshot::take(self.inner.log.last(), &self.inner.wiring, self.inner.args.stall_after)
     }
 
     /// One actor, by its path with or without the leading instance name.
@@ -81,6 +81,7 @@ impl System {
     pub fn actor_events(&self, after: Option<u64>) -> ActorFeedStream {
         let log = self.inner.log.clone();
         let wiring = self.inner.wiring.clone();
+        let stall_after = self.inner.args.stall_after;
         let start = (after.unwrap_or_else(|| log.last()), log.follow());
         Box::pin(unfold(start, move |(seen, mut last)| {
             let (log, wiring) = (log.clone(), wiring.clone());
@@ -90,7 +91,7 @@ impl System {
                     match log.after(seen) {
                         After::Event(event) => return Some((ActorFeed::Event(event.clone()), (event.seq, last))),
                         After::Gap => {
-                            let snapshot = Snapshot::take(log.last(), &wiring);
+                            let snapshot = Snapshot::take(log.last(), &wiring, stall_after);
                             let seen = snapshot.seq;
                             return Some((ActorFeed::Snapshot(Box::new(snapshot)), (seen, last)));
                         }

@@ -1,7 +1,7 @@
 //! What the system can do, derived from what its supervisors report.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -31,7 +31,7 @@ pub enum Status {
         /// Why it went down.
         cause: String,
         /// When it is tried again.
-        retry_after: Duration,
+        retry_at: Instant,
     },
     /// The first start failed, or the root gave up. Final.
     Failed {
@@ -40,6 +40,21 @@ pub enum Status {
     },
     /// New requests are refused, running ones finish.
     Draining,
+}
+
+impl Status {
+    /// How long a held engine is left down from now on, at least a second; `None` for every other status.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Held { retry_at, .. } => Some(left_until(*retry_at)),
+            _ => None,
+        }
+    }
+}
+
+/// What is left of a hold; at least a second, since sooner nobody should ask again.
+pub(crate) fn left_until(retry_at: Instant) -> Duration {
+    retry_at.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
 }
 
 /// Turns supervision records into statuses until the feed ends. `Ready` and `Restarting` are set where they happen,
@@ -79,7 +94,9 @@ fn lasting_status(record: &SupervisionEventRecord, engine: &str, root: &str) -> 
     match record.kind {
         EventKind::FirstStartFailed if record.path.starts_with(engine) => Some(Status::Failed { cause: cause() }),
         EventKind::GaveUp if parent(&record.path) == root => Some(Status::Failed { cause: cause() }),
-        EventKind::Held { retry_after } if record.path == engine => Some(Status::Held { cause: cause(), retry_after }),
+        EventKind::Held { retry_after } if record.path == engine => {
+            Some(Status::Held { cause: cause(), retry_at: Instant::now() + retry_after })
+        }
         EventKind::Resumed if record.path == engine => Some(Status::Restarting { cause: "tried again".to_owned() }),
         _ => None,
     }
@@ -122,7 +139,21 @@ mod tests {
     async fn an_engine_that_serves_again_is_not_said_to_be_restarting_by_late_news() {
         let after = |status| after(EventKind::Resumed, "cllm/engine-0", status);
         assert_eq!(after(Status::Ready).await, Status::Ready);
-        let held = Status::Held { cause: "no memory".to_owned(), retry_after: Duration::from_secs(60) };
-        assert!(matches!(after(held).await, Status::Restarting { .. }));
+        assert!(matches!(after(held(Instant::now())).await, Status::Restarting { .. }));
+    }
+
+    fn held(retry_at: Instant) -> Status {
+        Status::Held { cause: "no memory".to_owned(), retry_at }
+    }
+
+    #[test]
+    fn a_hold_says_what_is_left_of_it() {
+        let now = Instant::now();
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).expect("the machine has run that long");
+        let hold = Duration::from_secs(60);
+        assert!(held(ago(20) + hold).retry_after() <= Some(Duration::from_secs(40)));
+        assert!(held(ago(20) + hold).retry_after() > Some(Duration::from_secs(30)));
+        assert_eq!(held(ago(90) + hold).retry_after(), Some(Duration::from_secs(1)), "never a busy loop");
+        assert_eq!(Status::Ready.retry_after(), None);
     }
 }

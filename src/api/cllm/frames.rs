@@ -1,4 +1,4 @@
-//! Frames of `/generate_stream`: `{"id","token","done"}`, no `[DONE]`.
+//! Frames of `/generate_stream`: `{"id","token","done"}`, no `[DONE]`; the last one has the bill.
 
 use cllm_actors::FinishReason;
 use cllm_actors::engine::protocol::TokenLogprob;
@@ -6,7 +6,7 @@ use cllm_actors::request::{Delta, Finished};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::api::bill::Bill;
+use crate::api::bill::{Bill, TimingsObject, UsageObject};
 use crate::api::stream::{Dialect, Frames};
 use crate::http::error::ApiError;
 
@@ -16,13 +16,20 @@ pub(super) struct TokenFrames {
     id: String,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct TokenFrame<'a> {
     id: &'a str,
     token: &'a str,
     done: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     generated_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageObject>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<TimingsObject>,
+    /// Left out when nothing was restarted meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<u32>,
 }
 
 impl TokenFrames {
@@ -37,13 +44,21 @@ impl Dialect for TokenFrames {
 
     fn delta(&mut self, _index: usize, delta: &Delta, frames: &mut Frames) {
         if !delta.text.is_empty() {
-            frames.json(&TokenFrame { id: &self.id, token: &delta.text, done: false, generated_tokens: None });
+            frames.json(&TokenFrame { id: &self.id, token: &delta.text, ..TokenFrame::default() });
         }
     }
 
-    fn finished(&mut self, _index: usize, finished: &Finished, _bill: Option<&Bill<'_>>, frames: &mut Frames) {
-        let generated_tokens = Some(generated_tokens(finished));
-        frames.json(&TokenFrame { id: &self.id, token: "", done: true, generated_tokens });
+    fn finished(&mut self, _index: usize, finished: &Finished, bill: Option<&Bill<'_>>, frames: &mut Frames) {
+        let timings = bill.map(Bill::timings_object);
+        frames.json(&TokenFrame {
+            id: &self.id,
+            token: "",
+            done: true,
+            generated_tokens: Some(generated_tokens(finished)),
+            usage: bill.map(Bill::usage_object),
+            timings,
+            resumed: timings.and_then(|timings| timings.resumed()),
+        });
     }
 
     fn failed(&mut self, error: &ApiError, frames: &mut Frames) {

@@ -58,6 +58,7 @@ fn an_answer_has_the_old_fields() {
         Outcome { text: "hi".to_owned(), logprobs: Vec::new(), prompt_logprobs: Vec::new(), finished, cache: None };
     let mut data = answer_data(&outcome, Some(100), 2.0);
     assert_eq!(data["id"].take().as_str().unwrap().len(), 32);
+    data.as_object_mut().unwrap().retain(|name, _| !["usage", "timings"].contains(&name.as_str()));
     let expected = json!({
         "id": null, "text": "hi", "response_time": 2.0, "tokens_per_second": 4.0, "generated_tokens": 8,
         "max_tokens": 100,
@@ -100,5 +101,23 @@ fn the_readme_has_every_endpoint() {
     let table = readme.split("\n## Endpoints\n").nth(1).and_then(|rest| rest.split("\nSampling:").next()).unwrap();
     for (_, path, _) in info::ENDPOINTS {
         assert!(table.contains(&format!("`{path}`")), "{path}");
+    }
+}
+
+#[test]
+fn the_last_of_an_answer_has_its_bill() {
+    let usage = Usage { prompt_tokens: 5, cached_tokens: 3, completion_tokens: 8 };
+    let finished = Finished { usage, resumed: 2, ..finished(FinishReason::Length) };
+    let mut frames = Frames::default();
+    let mut dialect = TokenFrames::new("7".to_owned());
+    dialect.finished(0, &finished, Some(&Bill::new([&finished], 1)), &mut frames);
+    let frame = String::from_utf8(frames.take()).unwrap();
+    let last: Value = serde_json::from_str(frame.trim().strip_prefix("data: ").unwrap()).unwrap();
+    let (text, logprobs, prompt_logprobs) = (String::new(), Vec::new(), Vec::new());
+    let whole = answer_data(&Outcome { text, logprobs, prompt_logprobs, finished, cache: None }, Some(100), 2.0);
+    for answer in [last, whole] {
+        assert_eq!(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 3, "{answer}");
+        assert_eq!((&answer["timings"]["cache_n"], &answer["timings"]["predicted_n"]), (&json!(3), &json!(8)));
+        assert_eq!(answer["resumed"], 2);
     }
 }

@@ -1,10 +1,9 @@
-//! Whole answers.
+//! Whole answers, as the bytes that go out: a tree of JSON values takes many times its text.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use cllm_actors::engine::protocol::Token;
-use serde_json::Value;
 
 use crate::api::bill::Bill;
 use crate::api::openai::logprobs::{ChatLogprobs, TextOffsets};
@@ -18,25 +17,38 @@ mod tests;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TextExtras {
     /// For each sequence, the prompt to begin the text with.
-    pub(crate) echo: Option<Vec<Arc<str>>>,
+    pub(crate) echo: Option<Vec<Echo>>,
     /// Whether log-probabilities are shown.
     pub(crate) logprobs: bool,
-    /// The beginning token, which has no place in the text.
-    pub(crate) bos: Option<Token>,
+}
+
+/// A prompt as its answer shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Echo {
+    /// Its text.
+    pub(crate) text: Arc<str>,
+    /// The beginning token where the server has added it: it has no place in the text. In a prompt of tokens all have.
+    pub(crate) added: Option<Token>,
+}
+
+impl TextExtras {
+    /// The token without a place in the text of this sequence.
+    pub(crate) fn added(&self, index: usize) -> Option<Token> {
+        self.echo.as_ref().and_then(|prompts| prompts[index].added)
+    }
 }
 
 /// A `chat.completion`.
-pub(crate) fn chat(stamp: &Stamp, outcomes: Vec<Outcome>, logprobs: bool) -> serde_json::Result<Value> {
-    let ends: Vec<_> = outcomes.iter().map(|outcome| outcome.finished.clone()).collect();
-    let bill = Bill::new(&ends, outcomes.len() as u32);
+pub(crate) fn chat(stamp: &Stamp, outcomes: &[Outcome], logprobs: bool) -> serde_json::Result<Vec<u8>> {
+    let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), outcomes.len() as u32);
     let choices: Vec<_> = outcomes
-        .into_iter()
+        .iter()
         .enumerate()
         .map(|(index, outcome)| ChatChoice {
             index,
             logprobs: logprobs.then(|| ChatLogprobs::new(&outcome.logprobs)),
             finish_reason: finish_reason(&outcome.finished.reason),
-            message: Message { role: "assistant", content: outcome.text, refusal: None },
+            message: Message { role: "assistant", content: &outcome.text, refusal: None },
         })
         .collect();
     answer(Envelope::new(stamp, "chat.completion", &choices), &bill)
@@ -48,7 +60,7 @@ pub(crate) fn text(
     outcomes: &[Outcome],
     choices: u32,
     extras: &TextExtras,
-) -> serde_json::Result<Value> {
+) -> serde_json::Result<Vec<u8>> {
     let bill = Bill::new(outcomes.iter().map(|outcome| &outcome.finished), choices);
     let numbered = outcomes.iter().enumerate();
     let choices: Vec<_> = numbered.map(|(index, outcome)| text_choice(index, outcome, extras)).collect();
@@ -57,17 +69,17 @@ pub(crate) fn text(
 
 fn text_choice<'a>(index: usize, outcome: &'a Outcome, extras: &TextExtras) -> TextChoice<'a> {
     let text = match &extras.echo {
-        Some(prompts) => Cow::Owned(format!("{}{}", prompts[index], outcome.text)),
+        Some(prompts) => Cow::Owned(format!("{}{}", prompts[index].text, outcome.text)),
         None => Cow::Borrowed(outcome.text.as_str()),
     };
     let logprobs = extras.logprobs.then(|| {
-        let tokens: Vec<_> = outcome.prompt_logprobs.iter().chain(&outcome.logprobs).cloned().collect();
-        TextOffsets::default().arrays(&tokens, extras.bos)
+        let tokens = outcome.prompt_logprobs.iter().chain(&outcome.logprobs);
+        TextOffsets::default().arrays(tokens, extras.added(index))
     });
     TextChoice { text, index, logprobs, finish_reason: Some(finish_reason(&outcome.finished.reason)) }
 }
 
-fn answer<C: serde::Serialize>(envelope: Envelope<'_, C>, bill: &Bill<'_>) -> serde_json::Result<Value> {
+fn answer<C: serde::Serialize>(envelope: Envelope<'_, C>, bill: &Bill<'_>) -> serde_json::Result<Vec<u8>> {
     let envelope = envelope.usage(Some(bill.usage_object())).timings(Some(bill.timings_object()));
-    serde_json::to_value(envelope)
+    serde_json::to_vec(&envelope)
 }

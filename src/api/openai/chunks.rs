@@ -92,7 +92,7 @@ impl TextChunks {
         if !std::mem::replace(&mut self.opened[index], true)
             && let Some(prompts) = &self.extras.echo
         {
-            let text = Arc::clone(&prompts[index]);
+            let text = Arc::clone(&prompts[index].text);
             self.piece(index, &text, logprobs, frames);
         }
     }
@@ -102,7 +102,7 @@ impl TextChunks {
         if text.is_empty() && !shown {
             return;
         }
-        let logprobs = shown.then(|| self.offsets[index].arrays(tokens, self.extras.bos));
+        let logprobs = shown.then(|| self.offsets[index].arrays(tokens, self.extras.added(index)));
         let choice = TextChoice { text: text.into(), index, logprobs, finish_reason: None };
         frames.json(&envelope(&self.stamp, TEXT_OBJECT, &[choice], self.include_usage));
     }

@@ -1,8 +1,12 @@
 //! Log-probabilities in OpenAI's two shapes: chat (a list of objects) and the older one (parallel arrays).
+//!
+//! Both borrow the tokens and are made while they are written, token by token: kept, the objects of an answer would take
+//! many times what its text does.
+
+use std::borrow::Cow;
 
 use cllm_actors::engine::protocol::{Token, TokenBytes, TokenLogprob};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 #[cfg(test)]
 mod tests;
@@ -11,59 +15,108 @@ mod tests;
 const LOWEST: f32 = -9999.0;
 
 /// `logprobs` of a chat choice.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct ChatLogprobs {
-    content: Vec<ChatLogprob>,
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct ChatLogprobs<'a> {
+    #[serde(serialize_with = "write_content")]
+    content: &'a [TokenLogprob],
     /// Always null: nothing here refuses.
-    refusal: Option<Vec<ChatLogprob>>,
+    refusal: Option<()>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct ChatLogprob {
-    token: String,
+#[derive(serde::Serialize)]
+struct ChatLogprob<'a> {
+    token: Cow<'a, str>,
     logprob: f32,
-    bytes: Vec<u8>,
-    top_logprobs: Vec<Alternative>,
+    bytes: &'a [u8],
+    top_logprobs: Vec<Alternative<'a>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Alternative {
-    token: String,
+#[derive(serde::Serialize)]
+struct Alternative<'a> {
+    token: Cow<'a, str>,
     logprob: f32,
-    bytes: Vec<u8>,
+    bytes: &'a [u8],
 }
 
-impl ChatLogprobs {
+impl<'a> ChatLogprobs<'a> {
     /// One entry per token. `token` may hold U+FFFD where a token is no whole character; `bytes` never lies.
-    pub(crate) fn new(tokens: &[TokenLogprob]) -> Self {
-        Self { content: tokens.iter().map(ChatLogprob::new).collect(), refusal: None }
+    pub(crate) fn new(tokens: &'a [TokenLogprob]) -> Self {
+        Self { content: tokens, refusal: None }
     }
 }
 
-impl ChatLogprob {
-    fn new(token: &TokenLogprob) -> Self {
-        let alternative = |(_, bytes, logprob): &(Token, TokenBytes, f32)| Alternative {
-            token: lossy(bytes),
+fn write_content<S: Serializer>(tokens: &[TokenLogprob], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(tokens.iter().map(ChatLogprob::new))
+}
+
+impl<'a> ChatLogprob<'a> {
+    fn new(token: &'a TokenLogprob) -> Self {
+        let alternative = |(_, bytes, logprob): &'a (Token, TokenBytes, f32)| Alternative {
+            token: String::from_utf8_lossy(bytes),
             logprob: writable(*logprob),
-            bytes: bytes.to_vec(),
+            bytes,
         };
         Self {
-            token: lossy(&token.bytes),
+            token: String::from_utf8_lossy(&token.bytes),
             logprob: token.logprob.map_or(LOWEST, writable),
-            bytes: token.bytes.to_vec(),
+            bytes: &token.bytes,
             top_logprobs: token.top.iter().map(alternative).collect(),
         }
     }
 }
 
-/// `logprobs` of a text choice.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(crate) struct TextLogprobs {
-    tokens: Vec<String>,
-    /// The first token of a prompt has none.
-    token_logprobs: Vec<Option<f32>>,
-    top_logprobs: Vec<Option<Map<String, Value>>>,
+/// `logprobs` of a text choice: `tokens`, `token_logprobs`, `top_logprobs` and `text_offset`.
+#[derive(Debug)]
+pub(crate) struct TextLogprobs<'a> {
+    tokens: Vec<&'a TokenLogprob>,
     text_offset: Vec<usize>,
+}
+
+impl Serialize for TextLogprobs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let tokens = || self.tokens.iter().copied();
+        // The first token of a prompt has no log-probability.
+        let logprobs = || tokens().map(|token| token.logprob.map(writable));
+        let tops = || tokens().map(|token| token.logprob.map(|logprob| TopLogprobs::new(token, logprob)));
+        let mut arrays = serializer.serialize_struct("TextLogprobs", 4)?;
+        arrays.serialize_field("tokens", &Each(|| tokens().map(|token| legacy_text(&token.bytes))))?;
+        arrays.serialize_field("token_logprobs", &Each(logprobs))?;
+        arrays.serialize_field("top_logprobs", &Each(tops))?;
+        arrays.serialize_field("text_offset", &self.text_offset)?;
+        arrays.end()
+    }
+}
+
+/// An array whose items are made while it is written.
+struct Each<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Each<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0())
+    }
+}
+
+/// The likeliest tokens and the token itself, by their text. Of tokens that read the same, the likeliest stays.
+struct TopLogprobs<'a>(Vec<(Cow<'a, str>, f32)>);
+
+impl<'a> TopLogprobs<'a> {
+    fn new(token: &'a TokenLogprob, logprob: f32) -> Self {
+        let mut entries: Vec<(Cow<'a, str>, f32)> = Vec::with_capacity(token.top.len() + 1);
+        let top = token.top.iter().map(|(_, bytes, logprob)| (bytes, *logprob));
+        for (bytes, logprob) in top.chain([(&token.bytes, logprob)]) {
+            let text = legacy_text(bytes);
+            if entries.iter().all(|(other, _)| *other != text) {
+                entries.push((text, writable(logprob)));
+            }
+        }
+        Self(entries)
+    }
+}
+
+impl Serialize for TopLogprobs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(text, logprob)| (text, logprob)))
+    }
 }
 
 /// Counts where in the text of a choice each token begins, in characters, over all chunks.
@@ -74,14 +127,16 @@ pub(crate) struct TextOffsets {
 
 impl TextOffsets {
     /// The arrays for the next tokens of the choice. `bos`, at the very beginning, has no place in the text.
-    pub(crate) fn arrays(&mut self, tokens: &[TokenLogprob], bos: Option<Token>) -> TextLogprobs {
-        let mut arrays = TextLogprobs::default();
+    pub(crate) fn arrays<'a>(
+        &mut self,
+        tokens: impl IntoIterator<Item = &'a TokenLogprob>,
+        bos: Option<Token>,
+    ) -> TextLogprobs<'a> {
+        let mut arrays = TextLogprobs { tokens: Vec::new(), text_offset: Vec::new() };
         for token in tokens {
             let invisible = token.logprob.is_none() && Some(token.id) == bos;
-            arrays.tokens.push(lossy(&token.bytes));
-            arrays.token_logprobs.push(token.logprob.map(writable));
-            arrays.top_logprobs.push(token.logprob.map(|logprob| top_map(token, logprob)));
             arrays.text_offset.push(self.advance(if invisible { &[] } else { &token.bytes }));
+            arrays.tokens.push(token);
         }
         arrays
     }
@@ -99,18 +154,13 @@ fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
 }
 
-/// The likeliest tokens and the token itself. Of tokens that read the same, the likeliest stays.
-fn top_map(token: &TokenLogprob, logprob: f32) -> Map<String, Value> {
-    let mut map = Map::new();
-    for (_, bytes, logprob) in &token.top {
-        map.entry(lossy(bytes)).or_insert_with(|| writable(*logprob).into());
+/// A token's text; where it is no whole characters its bytes, as OpenAI writes them in this shape: it has no other place
+/// for them, and all parts of characters would read the same.
+fn legacy_text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => format!("bytes:{}", bytes.escape_ascii()).into(),
     }
-    map.entry(lossy(&token.bytes)).or_insert_with(|| writable(logprob).into());
-    map
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn writable(logprob: f32) -> f32 {

@@ -98,7 +98,7 @@ impl<'a, C> Envelope<'a, C> {
 
     /// With `timings`, if there are any, and how often the answer went on after a restart.
     pub(crate) fn timings(mut self, timings: Option<TimingsObject>) -> Self {
-        self.resumed = timings.map(|timings| timings.resumed).filter(|resumed| *resumed > 0);
+        self.resumed = timings.and_then(|timings| timings.resumed());
         self.timings = timings;
         self
     }
@@ -106,18 +106,18 @@ impl<'a, C> Envelope<'a, C> {
 
 /// A choice of a chat answer.
 #[derive(Debug, Serialize)]
-pub(crate) struct ChatChoice {
+pub(crate) struct ChatChoice<'a> {
     pub(crate) index: usize,
-    pub(crate) message: Message,
-    pub(crate) logprobs: Option<ChatLogprobs>,
+    pub(crate) message: Message<'a>,
+    pub(crate) logprobs: Option<ChatLogprobs<'a>>,
     pub(crate) finish_reason: &'static str,
 }
 
 /// The assistant's message.
 #[derive(Debug, Serialize)]
-pub(crate) struct Message {
+pub(crate) struct Message<'a> {
     pub(crate) role: &'static str,
-    pub(crate) content: String,
+    pub(crate) content: &'a str,
     /// Always null: nothing here refuses.
     pub(crate) refusal: Option<String>,
 }
@@ -127,7 +127,7 @@ pub(crate) struct Message {
 pub(crate) struct ChatChunkChoice<'a> {
     pub(crate) index: usize,
     pub(crate) delta: DeltaObject<'a>,
-    pub(crate) logprobs: Option<ChatLogprobs>,
+    pub(crate) logprobs: Option<ChatLogprobs<'a>>,
     pub(crate) finish_reason: Option<&'static str>,
 }
 
@@ -145,7 +145,7 @@ pub(crate) struct DeltaObject<'a> {
 pub(crate) struct TextChoice<'a> {
     pub(crate) text: Cow<'a, str>,
     pub(crate) index: usize,
-    pub(crate) logprobs: Option<TextLogprobs>,
+    pub(crate) logprobs: Option<TextLogprobs<'a>>,
     pub(crate) finish_reason: Option<&'static str>,
 }
 

@@ -1,5 +1,6 @@
 //! Prompts times choices, and their seeds.
 
+use cllm_actors::prompt::ChatPrompt;
 use serde_json::json;
 
 use super::*;
@@ -146,4 +147,64 @@ fn tokens_outside_the_vocabulary_are_refused() {
     let plan = plan(&["a"], json!({ "logit_bias": { "100": 1 } })).unwrap();
     assert_eq!(plan.check_tokens(100).unwrap_err().param(), Some("logit_bias"));
     assert!(plan.check_tokens(101).is_ok());
+}
+
+fn chat(messages: usize) -> Prompt {
+    Prompt::Chat(std::sync::Arc::new(ChatPrompt {
+        messages: vec![json!({ "role": "user", "content": "" }); messages],
+        tools: Vec::new(),
+        add_generation_prompt: true,
+        variables: serde_json::Map::new(),
+    }))
+}
+
+#[test]
+fn more_messages_than_the_context_has_tokens_are_not_laid_out() {
+    let check = |messages| {
+        let mut fields = fields(json!({}));
+        let shared = Shared::read(&mut fields, defaults()).unwrap();
+        Plan::new(vec![chat(messages)], shared, &fields).unwrap().check_messages(100)
+    };
+    assert_eq!(check(100), Ok(()));
+    let message = check(101).unwrap_err().to_string();
+    assert_eq!(message, "the prompt has at least 101 tokens, the context holds 100");
+}
+
+/// The field at fault when this plan wants `top` alternatives of every token.
+fn logprobs_refused(prompt: Prompt, body: Value, top: u32, context: u32) -> Option<String> {
+    let mut fields = fields(body);
+    let shared = Shared::read(&mut fields, defaults()).unwrap();
+    let mut plan = Plan::new(vec![prompt], shared, &fields).unwrap();
+    plan.want_logprobs(Some(top));
+    if fields.boolean(&["echo"]).unwrap() == Some(true) {
+        plan.want_prompt_logprobs(Some(top));
+    }
+    let error = plan.check_logprobs(context).err()?;
+    assert!(error.message().contains("at most 4000000"), "{}", error.message());
+    error.param().map(str::to_owned)
+}
+
+#[test]
+fn log_probabilities_that_would_fill_the_memory_are_refused() {
+    let chat = || chat(1);
+    let many = json!({ "n": 128, "max_tokens": 2000 });
+    assert_eq!(logprobs_refused(chat(), many.clone(), 20, 8192).as_deref(), Some("top_logprobs"));
+    assert_eq!(logprobs_refused(chat(), many.clone(), 0, 8192), None);
+    assert_eq!(logprobs_refused(chat(), many, 20, 1024), None, "no context holds so many tokens");
+    assert_eq!(logprobs_refused(chat(), json!({ "max_tokens": -1 }), 20, 131_072), None);
+    assert_eq!(
+        logprobs_refused(chat(), json!({ "n": 2, "max_tokens": -1 }), 20, 131_072).as_deref(),
+        Some("top_logprobs")
+    );
+}
+
+#[test]
+fn an_echoed_prompt_counts_with_its_tokens() {
+    let refused =
+        |prompt, echo: bool| logprobs_refused(prompt, json!({ "n": 128, "max_tokens": 0, "echo": echo }), 20, 8192);
+    assert_eq!(refused(Prompt::Tokens([1; 2000].into()), true).as_deref(), Some("logprobs"));
+    assert_eq!(refused(Prompt::Tokens([1; 2000].into()), false), None);
+    assert_eq!(refused(Prompt::Tokens([1; 1000].into()), true), None);
+    assert_eq!(refused(Prompt::Text("word ".repeat(2000).into()), true).as_deref(), Some("logprobs"));
+    assert_eq!(refused(Prompt::Text("a few words".into()), true), None);
 }

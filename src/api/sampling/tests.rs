@@ -55,6 +55,7 @@ fn the_documented_defaults_and_ranges_are_true() {
     rows.push(format!("\n| `repeat_last_n` | {} |", default.repeat_last_n));
     rows.push(format!("\n| `dry_allowed_length` | {} |", default.dry.allowed_length));
     rows.push(format!("\n| `dry_penalty_last_n` | {} |", default.dry.penalty_last_n));
+    rows.push(format!("\n| `logit_bias` | none | -100 to 100, at most {} tokens |", SamplingParams::LOGIT_BIASES));
     for row in rows {
         assert!(documented.contains(&row), "{row}");
     }
@@ -85,6 +86,17 @@ fn a_bias_comes_as_object_or_pairs_and_false_bans() {
     assert_eq!(*object.logit_bias, [(5, -100.0), (6, 0.5)]);
     let pairs = read_from(json!({ "logit_bias": [[5, false], [6, 1]] })).unwrap();
     assert_eq!(*pairs.logit_bias, [(5, f32::NEG_INFINITY), (6, 1.0)]);
+}
+
+#[test]
+fn of_several_biases_of_one_token_the_last_counts_and_too_many_tokens_are_refused() {
+    let biases = |pairs: Vec<Value>| read_from(json!({ "logit_bias": pairs }));
+    assert_eq!(*biases(vec![json!([5, 1]); 5000]).unwrap().logit_bias, [(5, 1.0)]);
+    assert_eq!(*biases(vec![json!([5, 60]), json!([5, 70])]).unwrap().logit_bias, [(5, 70.0)]);
+    assert!(biases((0..1024).map(|id| json!([id, 1])).collect()).is_ok());
+    let error = biases((0..1025).map(|id| json!([id, 1])).collect()).unwrap_err();
+    assert_eq!((error.status().as_u16(), error.param()), (400, Some("logit_bias")));
+    assert_eq!(error.message(), "logit_bias takes at most 1024 tokens, got 1025");
 }
 
 #[test]

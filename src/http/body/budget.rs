@@ -1,7 +1,7 @@
 //! How many bytes of request bodies are in memory at once, over all connections.
 //!
 //! Bytes are counted as they come: a client that announces much and sends little holds little. A body's share is kept
-//! until what it was read for is made of it, since JSON in memory is many times its text.
+//! until what it was read for is made of it, since JSON in memory is many times its text; how many, `weight.rs` bounds.
 
 use std::sync::Arc;
 use std::time::Duration;

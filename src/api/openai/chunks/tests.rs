@@ -6,6 +6,7 @@ use cllm_actors::request::{Timings, Usage};
 use serde_json::Value;
 
 use super::*;
+use crate::api::openai::answer::Echo;
 
 fn stamp() -> Stamp {
     Stamp { id: "x-1".to_owned(), created: 7, model: "m".to_owned(), service_tier: None }
@@ -18,6 +19,10 @@ fn token(text: &str) -> TokenLogprob {
 
 fn delta(text: &str) -> Delta {
     Delta { text: text.to_owned(), tokens: vec![1], logprobs: vec![token(text)] }
+}
+
+fn echo(text: &str) -> Echo {
+    Echo { text: text.into(), added: None }
 }
 
 fn end() -> Finished {
@@ -90,7 +95,7 @@ fn tokens_without_text_make_a_chunk_only_for_their_logprobs() {
 
 #[test]
 fn a_text_stream_with_echo_begins_with_the_prompt() {
-    let extras = TextExtras { echo: Some(vec!["pq".into()]), logprobs: true, bos: None };
+    let extras = TextExtras { echo: Some(vec![echo("pq")]), logprobs: true };
     let mut chunks = TextChunks::new(stamp(), 1, false, extras);
     let sent = frames(|frames| {
         chunks.prompt(0, vec![token("p"), token("q")], frames);
@@ -102,7 +107,7 @@ fn a_text_stream_with_echo_begins_with_the_prompt() {
 
 #[test]
 fn echo_of_a_request_that_generates_nothing_still_shows_the_prompt() {
-    let extras = TextExtras { echo: Some(vec!["pq".into()]), ..TextExtras::default() };
+    let extras = TextExtras { echo: Some(vec![echo("pq")]), ..TextExtras::default() };
     let mut chunks = TextChunks::new(stamp(), 1, false, extras);
     let sent = frames(|frames| finish(&mut chunks, frames));
     assert_eq!(sent[0]["choices"][0]["text"], "pq");

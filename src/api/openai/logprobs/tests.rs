@@ -1,6 +1,6 @@
 //! Log-probabilities in the chat and the legacy shape.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -56,4 +56,13 @@ fn offsets_count_characters_over_chunks_and_split_characters() {
     let found: Vec<usize> =
         pieces.iter().map(|piece| offsets.arrays(&[token(1, piece, Some(-1.0), &[])], None).text_offset[0]).collect();
     assert_eq!(found, [0, 1, 1, 2]);
+}
+
+#[test]
+fn parts_of_characters_are_told_apart_by_their_bytes_in_the_legacy_arrays() {
+    let tokens = [token(1, b" \xe4\xbd", Some(-2.0), &[(2, b"\xe4", -0.5), (3, b"\xbd", -1.0), (4, b"a", -1.5)])];
+    let arrays = json!(TextOffsets::default().arrays(&tokens, None));
+    assert_eq!(arrays["tokens"], json!([r"bytes: \xe4\xbd"]));
+    let top = json!([{ r"bytes:\xe4": -0.5, r"bytes:\xbd": -1.0, "a": -1.5, r"bytes: \xe4\xbd": -2.0 }]);
+    assert_eq!(arrays["top_logprobs"], top);
 }
