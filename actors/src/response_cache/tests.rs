@@ -1,7 +1,7 @@
 //! Whole systems with the fake engine: what equal requests get, and who dies meanwhile.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -213,7 +213,7 @@ async fn a_kept_answer_is_given_to_its_end_while_the_engine_is_down() {
     let hit = Open::start(&system, request("long", 200)).await;
     let computed = Open::start(&system, request("other", 1500)).await;
     let cause = "five deaths".to_owned();
-    system.wiring().set_status(Status::Held { cause, retry_after: Duration::from_secs(60) });
+    system.wiring().set_status(Status::Held { cause, retry_at: Instant::now() + Duration::from_secs(60) });
     assert!(matches!(computed.finish().await.end, Err(GenerateError::EngineDown { .. })));
     let hit = hit.finish().await;
     assert_eq!((hit.cache, hit.tokens()), (Some(CacheOutcome::Hit), expected("long", 200)));
