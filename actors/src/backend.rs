@@ -154,6 +154,8 @@ pub struct BackendState {
     host: EngineHost,
     sessions: HashMap<RequestId, ActorRef<SessionMsg>>,
     suspects: Suspects,
+    /// Of the last reset.
+    epoch: Epoch,
     /// The engine is ended on purpose, for which nobody is charged.
     doomed: bool,
     /// It takes no commands any more. Why, and over whom it died, is in events that are yet to come.
@@ -222,6 +224,7 @@ impl BackendState {
             host,
             sessions: HashMap::new(),
             suspects: Suspects::default(),
+            epoch: 0,
             doomed: false,
             gone: false,
             questions: Questions::default(),
@@ -262,6 +265,9 @@ impl BackendState {
 
     fn on_reset(&mut self, epoch: Epoch, scheduler: SchedulerRef) -> Result<(), ActorProcessingErr> {
         self.sessions.clear();
+        // Those that were in a step are not under way here any more, and their accounts are their sessions'.
+        self.suspects.in_step.clear();
+        self.epoch = epoch;
         self.wiring.pulse.rest();
         self.scheduler = Some(scheduler);
         self.command(EngineCommand::Reset { epoch })
@@ -315,7 +321,7 @@ impl BackendState {
             }
             EngineEvent::Tokenized { id, result } => self.on_tokenized(id, result),
             EngineEvent::Detokenized { id, result } => self.on_detokenized(id, result),
-            EngineEvent::StepStarted { requests, .. } => self.suspects.in_step = requests,
+            EngineEvent::StepStarted { epoch, requests } => self.on_step_started(epoch, requests),
             EngineEvent::TokenizeStarted { id } => self.suspects.tokenizing = Some(id),
             EngineEvent::Failed { cause } => {
                 self.charge();
@@ -325,6 +331,12 @@ impl BackendState {
             EngineEvent::Loading { .. } | EngineEvent::Loaded(_) => {}
         }
         Ok(())
+    }
+
+    fn on_step_started(&mut self, epoch: Epoch, requests: Vec<RequestId>) {
+        if epoch == self.epoch {
+            self.suspects.in_step = requests;
+        }
     }
 
     /// The engine died: of those it worked on, whoever has gained nothing may be the reason.

@@ -26,6 +26,7 @@ macro_rules! deaf {
 
 deaf!(Itself, BackendMsg);
 deaf!(Session, SessionMsg);
+deaf!(Scheduler, SchedulerMsg);
 
 async fn spawned<A>(actor: A) -> ActorRef<A::Msg>
 where
@@ -94,4 +95,20 @@ async fn a_question_that_comes_too_late_is_lost_with_the_backend_and_not_before(
     assert_eq!(answered.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Empty), "it waits");
     drop(state);
     assert_eq!(answered.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Closed));
+}
+
+#[tokio::test]
+async fn a_death_between_two_schedulers_clears_nobody_of_what_it_was_charged_with() {
+    let mut state = without_engine().await;
+    let quarantine = |state: &BackendState| state.wiring.quarantine.verdict(7);
+    for _ in 0..2 {
+        state.wiring.quarantine.charge(&[7]);
+    }
+    state.sessions.insert(7, spawned(Session).await);
+    state.on_engine(EngineEvent::StepStarted { epoch: 0, requests: vec![7] }).expect("an event");
+    // The new scheduler is here, its sessions have not submitted again.
+    state.on_reset(1, spawned(Scheduler).await).expect("resets");
+    state.on_engine(EngineEvent::StepStarted { epoch: 0, requests: vec![7] }).expect("an event, of the old scheduler");
+    engine_died(&mut state);
+    assert_eq!(quarantine(&state), Verdict::Suspect);
 }

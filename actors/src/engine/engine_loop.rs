@@ -300,6 +300,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         self.epoch = epoch;
         self.slots.iter_mut().for_each(Slot::stop);
         self.waiting.clear();
+        // The new scheduler's backend has forgotten who was in a step.
+        self.announced.clear();
         self.cells_freed();
         let (sequences, files) = inventory::of(&self.slots, self.stored(), inventory::MOST_TOKENS);
         (self.emit)(EngineEvent::Inventory { epoch, sequences, files });
