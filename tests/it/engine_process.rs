@@ -215,6 +215,21 @@ async fn a_request_that_hangs_every_engine_is_refused_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_hung_decode_is_found_however_much_is_tokenized_meanwhile() {
+    let server = server(&["backend.watchdog_ms=500", "backend.fake.hang=HANG"]).await;
+    let hang = server.begin(PATH, &text_body("HANG", json!({})));
+    let tokenizing = async {
+        while !hang.is_answered() {
+            // While the engine is replaced the answer comes late, or says that it is down.
+            server.post("/tokenize", json!({ "content": "busy" })).await;
+        }
+    };
+    soon("the hung decode is found", tokenizing).await;
+    let refused = hang.answer().await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["error"]["code"]), (500, &json!("engine_crashed")));
+}
+
+#[tokio::test]
 async fn a_long_load_is_no_hang() {
     let server = server(&["backend.watchdog_ms=1000", "backend.fake.load_time_ms=1500"]).await;
     let answer = server.post(PATH, text_body("patience", json!({ "max_tokens": 9 }))).await.ok();

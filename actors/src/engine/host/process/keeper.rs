@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::LastLines;
 use crate::engine::host::{EventSink, ProcessOptions};
-use crate::engine::progress::Activity;
+use crate::engine::progress::{Activity, PerThread, Sign};
 use crate::engine::protocol::EngineEvent;
 
 /// How often the keeper looks.
@@ -34,13 +34,8 @@ const LOAD_PATIENCE: u32 = 10;
 /// thread for each token takes time from those that compute.
 #[derive(Debug)]
 pub(super) enum News {
-    /// A sign of life.
-    Beat {
-        /// Grows with the work done.
-        done: u64,
-        /// Whether it has to.
-        activity: Activity,
-    },
+    /// A sign of life: how far each thread is.
+    Beat(PerThread<Sign>),
     /// The model is loaded.
     Loaded,
     /// The engine says nothing any more, and why, if it said so.
@@ -69,34 +64,63 @@ struct Patience {
     /// From one beat to the next: so late may be heard what has been done.
     beat: Duration,
     loaded: bool,
-    done: u64,
-    last_sign: Instant,
+    threads: PerThread<Watched>,
+    last_beat: Instant,
     last_look: Instant,
     /// Since the last beat: a server that stands still all the time may not wait for ever.
     stood_still: bool,
 }
 
+/// One of the engine's threads.
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    done: u64,
+    /// When it was last seen to get on, or to owe nothing.
+    last_sign: Instant,
+}
+
+impl Watched {
+    /// An idle thread owes no progress, only beats.
+    fn on_sign(&mut self, sign: Sign, now: Instant) {
+        if sign.done != self.done || sign.activity == Activity::Idle {
+            *self = Self { done: sign.done, last_sign: now };
+        }
+    }
+}
+
 impl Patience {
     fn new(watchdog: Duration, beat: Duration, now: Instant) -> Self {
-        Self { watchdog, beat, loaded: false, done: 0, last_sign: now, last_look: now, stood_still: false }
+        let thread = Watched { done: 0, last_sign: now };
+        let threads = PerThread { engine: thread, vocabulary: thread };
+        Self { watchdog, beat, loaded: false, threads, last_beat: now, last_look: now, stood_still: false }
     }
 
     /// To be told at least every [`TICK`].
     fn on_look(&mut self, now: Instant) {
         let passed = now.duration_since(self.last_look);
         if passed > STANDSTILL.min(self.watchdog / 2) && !self.stood_still {
-            self.last_sign = (self.last_sign + passed).min(now);
+            self.excuse(passed, now);
             self.stood_still = true;
         }
         self.last_look = now;
     }
 
-    /// An idle engine owes no progress, only beats.
-    fn on_beat(&mut self, done: u64, activity: Activity, now: Instant) {
+    fn on_beat(&mut self, signs: PerThread<Sign>, now: Instant) {
         self.stood_still = false;
-        if done != self.done || activity == Activity::Idle {
-            self.done = done;
-            self.last_sign = now;
+        self.last_beat = now;
+        self.threads.engine.on_sign(signs.engine, now);
+        self.threads.vocabulary.on_sign(signs.vocabulary, now);
+    }
+
+    fn on_loaded(&mut self, now: Instant) {
+        self.loaded = true;
+        self.threads.engine.last_sign = now;
+    }
+
+    /// So much time is nobody's silence.
+    fn excuse(&mut self, passed: Duration, now: Instant) {
+        for since in [&mut self.threads.engine.last_sign, &mut self.threads.vocabulary.last_sign, &mut self.last_beat] {
+            *since = (*since + passed).min(now);
         }
     }
 
@@ -107,7 +131,9 @@ impl Patience {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        now.duration_since(self.last_sign) > self.limit()
+        // A thread that gets on says nothing of the other.
+        let oldest = self.threads.engine.last_sign.min(self.threads.vocabulary.last_sign).min(self.last_beat);
+        now.duration_since(oldest) > self.limit()
     }
 
     /// What is said of an engine that is killed.
@@ -161,11 +187,8 @@ impl Keeper {
             let now = Instant::now();
             self.patience.on_look(now);
             match heard {
-                Ok(News::Beat { done, activity }) => self.patience.on_beat(done, activity, now),
-                Ok(News::Loaded) => {
-                    self.patience.loaded = true;
-                    self.patience.last_sign = now;
-                }
+                Ok(News::Beat(signs)) => self.patience.on_beat(signs, now),
+                Ok(News::Loaded) => self.patience.on_loaded(now),
                 Ok(News::Closed { cause }) => return End::Closed(cause),
                 Ok(News::Dropped) | Err(RecvTimeoutError::Disconnected) => return End::Dropped,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -220,6 +243,11 @@ mod tests {
         Patience::new(WATCHDOG, Duration::from_millis(250), start)
     }
 
+    /// What is heard of a loop that has got so much done, while nobody asks the vocabulary anything.
+    fn engine(done: u64, activity: Activity) -> PerThread<Sign> {
+        PerThread { engine: Sign { done, activity }, vocabulary: Sign { done: 0, activity: Activity::Idle } }
+    }
+
     fn after(seconds: u64, start: Instant) -> Instant {
         start + Duration::from_secs(seconds)
     }
@@ -228,13 +256,28 @@ mod tests {
     fn only_work_without_progress_is_a_hang() {
         let start = Instant::now();
         let mut patience = Patience { loaded: true, ..patience(start) };
-        patience.on_beat(1, Activity::Working, after(9, start));
+        patience.on_beat(engine(1, Activity::Working), after(9, start));
         assert!(!patience.is_over(after(18, start)), "progress nine seconds ago");
-        patience.on_beat(1, Activity::Working, after(18, start));
+        patience.on_beat(engine(1, Activity::Working), after(18, start));
         assert!(patience.is_over(after(20, start)), "beats without progress");
-        patience.on_beat(1, Activity::Idle, after(20, start));
+        patience.on_beat(engine(1, Activity::Idle), after(20, start));
         assert!(!patience.is_over(after(29, start)), "nothing to do");
         assert!(patience.is_over(after(31, start)), "not even a beat");
+    }
+
+    #[test]
+    fn a_thread_that_gets_on_does_not_excuse_the_one_that_hangs() {
+        let busy = |done| Sign { done, activity: Activity::Working };
+        let start = Instant::now();
+        for hung_is_engine in [true, false] {
+            let mut patience = Patience { loaded: true, ..patience(start) };
+            for second in 1..=12 {
+                let (hung, alive) = (busy(1), busy(second));
+                let (engine, vocabulary) = if hung_is_engine { (hung, alive) } else { (alive, hung) };
+                patience.on_beat(PerThread { engine, vocabulary }, after(second, start));
+                assert_eq!(patience.is_over(after(second, start)), second == 12, "{second} s, {hung_is_engine}");
+            }
+        }
     }
 
     #[test]
