@@ -2,8 +2,8 @@
 //!
 //! Supervised by `engine-0`, first of its three. The scheduler sends it commands, sessions and the system handle send
 //! text to tokenize, the engine's threads send events. It carries them: tokens to the sessions, then the summary to the
-//! scheduler. It never restarts its engine: when the engine is gone, `handle` returns `Err` and the supervisor does
-//! the rest; kv-cache and scheduler start again after it and the sessions submit again. Stopping it ends the engine at
+//! scheduler. It never restarts its engine: when the engine says that it has failed, or its host says so for it, `handle`
+//! returns `Err` and the supervisor does the rest; kv-cache and scheduler start again after it and the sessions submit again. Stopping it ends the engine at
 //! its next step.
 
 mod questions;
@@ -11,6 +11,7 @@ mod start;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort};
 use smallvec::SmallVec;
@@ -31,6 +32,10 @@ use crate::scheduler::{SchedulerMsg, SchedulerRef, StepSummary};
 use crate::session::SessionMsg;
 use crate::supervision::mailbox;
 use crate::wiring::Wiring;
+
+/// How long an engine that takes no commands any more may take to say why: longer than the keeper of one that writes KV
+/// files, and then is killed.
+const LAST_EVENT_DEADLINE: Duration = Duration::from_secs(12);
 
 /// Reference to a backend.
 pub type BackendRef = ActorRef<BackendMsg>;
@@ -97,6 +102,8 @@ pub enum BackendMsg {
     Disturb(EngineFault),
     /// From the engine's threads.
     Engine(EngineEvent),
+    /// To itself: the engine is gone, and why was never said.
+    NoLastEvent,
 }
 
 crate::impl_message!(BackendMsg);
@@ -140,14 +147,19 @@ pub struct BackendArgs {
 /// State of a backend.
 #[derive(Debug)]
 pub struct BackendState {
+    myself: BackendRef,
     wiring: Arc<Wiring>,
     /// The one that reset the engine last.
     scheduler: Option<SchedulerRef>,
     host: EngineHost,
     sessions: HashMap<RequestId, ActorRef<SessionMsg>>,
     suspects: Suspects,
+    /// Of the last reset.
+    epoch: Epoch,
     /// The engine is ended on purpose, for which nobody is charged.
     doomed: bool,
+    /// It takes no commands any more. Why, and over whom it died, is in events that are yet to come.
+    gone: bool,
     questions: Questions,
 }
 
@@ -159,7 +171,7 @@ pub struct Backend;
 impl Backend {
     /// Ends when the model is loaded: minutes, for a large one.
     async fn pre_start(&self, myself: BackendRef, args: BackendArgs) -> Result<BackendState, ActorProcessingErr> {
-        let (host, info) = start::start_engine(myself, &args).await?;
+        let (host, info) = start::start_engine(myself.clone(), &args).await?;
         let shown = &args.wiring.boards.backend;
         shown.set(board::ENGINE, start::shown_engine(&args));
         if let Some(pid) = host.pid() {
@@ -168,15 +180,7 @@ impl Backend {
         shown.set(board::N_CTX, info.n_ctx.into());
         args.wiring.pulse.rest();
         start::publish_model(&args, *info)?;
-        Ok(BackendState {
-            wiring: args.wiring,
-            scheduler: None,
-            host,
-            sessions: HashMap::new(),
-            suspects: Suspects::default(),
-            doomed: false,
-            questions: Questions::default(),
-        })
+        Ok(BackendState::new(myself, args.wiring, host))
     }
 
     /// An `Err` is a crash on purpose: the engine is gone or does not keep up, and a new one must be started.
@@ -206,13 +210,42 @@ impl Backend {
             }
             BackendMsg::Disturb(fault) => state.on_disturb(fault),
             BackendMsg::Engine(event) => state.on_engine(event),
+            BackendMsg::NoLastEvent => Err(HostError::Gone.into()),
         }
     }
 }
 
 impl BackendState {
+    fn new(myself: BackendRef, wiring: Arc<Wiring>, host: EngineHost) -> Self {
+        Self {
+            myself,
+            wiring,
+            scheduler: None,
+            host,
+            sessions: HashMap::new(),
+            suspects: Suspects::default(),
+            epoch: 0,
+            doomed: false,
+            gone: false,
+            questions: Questions::default(),
+        }
+    }
+
     fn command(&mut self, command: EngineCommand) -> Result<(), ActorProcessingErr> {
-        Ok(self.host.send(command)?)
+        match self.host.send(command) {
+            Ok(()) => {}
+            Err(HostError::Gone) => self.on_gone(),
+            Err(error @ HostError::Full) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// The command is lost, as those before it are. Whoever is to be charged shows in the events that are still to be
+    /// read, the last of which says why the engine died.
+    fn on_gone(&mut self) {
+        if !std::mem::replace(&mut self.gone, true) {
+            self.myself.send_after(LAST_EVENT_DEADLINE, || BackendMsg::NoLastEvent);
+        }
     }
 
     fn on_disturb(&mut self, fault: EngineFault) -> Result<(), ActorProcessingErr> {
@@ -224,13 +257,17 @@ impl BackendState {
     /// Limits and ranks are advice: a full queue may lose them, the next ones come with the next change.
     fn advise(&mut self, advice: EngineCommand) -> Result<(), ActorProcessingErr> {
         match self.host.send(advice) {
-            Ok(()) | Err(HostError::Full) => Ok(()),
-            Err(HostError::Gone) => Err(HostError::Gone.into()),
+            Ok(()) | Err(HostError::Full) => {}
+            Err(HostError::Gone) => self.on_gone(),
         }
+        Ok(())
     }
 
     fn on_reset(&mut self, epoch: Epoch, scheduler: SchedulerRef) -> Result<(), ActorProcessingErr> {
         self.sessions.clear();
+        // Those that were in a step are not under way here any more, and their accounts are their sessions'.
+        self.suspects.in_step.clear();
+        self.epoch = epoch;
         self.wiring.pulse.rest();
         self.scheduler = Some(scheduler);
         self.command(EngineCommand::Reset { epoch })
@@ -261,7 +298,11 @@ impl BackendState {
         match self.host.send(command(id)) {
             Ok(()) => self.questions.opened(id, question, bytes),
             Err(HostError::Full) => question.refuse(VocabularyError::Busy),
-            Err(HostError::Gone) => return Err(HostError::Gone.into()),
+            Err(HostError::Gone) => {
+                // Whoever asks learns it with all others, from the end of this actor.
+                self.questions.opened(id, question, bytes);
+                self.on_gone();
+            }
         }
         Ok(())
     }
@@ -280,7 +321,7 @@ impl BackendState {
             }
             EngineEvent::Tokenized { id, result } => self.on_tokenized(id, result),
             EngineEvent::Detokenized { id, result } => self.on_detokenized(id, result),
-            EngineEvent::StepStarted { requests, .. } => self.suspects.in_step = requests,
+            EngineEvent::StepStarted { epoch, requests } => self.on_step_started(epoch, requests),
             EngineEvent::TokenizeStarted { id } => self.suspects.tokenizing = Some(id),
             EngineEvent::Failed { cause } => {
                 self.charge();
@@ -290,6 +331,12 @@ impl BackendState {
             EngineEvent::Loading { .. } | EngineEvent::Loaded(_) => {}
         }
         Ok(())
+    }
+
+    fn on_step_started(&mut self, epoch: Epoch, requests: Vec<RequestId>) {
+        if epoch == self.epoch {
+            self.suspects.in_step = requests;
+        }
     }
 
     /// The engine died: of those it worked on, whoever has gained nothing may be the reason.
@@ -405,3 +452,6 @@ impl TokensTo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

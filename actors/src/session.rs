@@ -187,6 +187,7 @@ impl SessionState {
     /// the tokens never came.
     fn tokenize(&mut self, myself: &SessionRef) -> Result<(), GenerateError> {
         let model = self.wiring.loaded().ok_or(GenerateError::ModelLoading)?;
+        self.check_still(&model)?;
         answer::check(&self.request, &model.info)?;
         self.model = Some(model.clone());
         let prompt = match &self.request.prompt {
@@ -286,10 +287,17 @@ impl SessionState {
             session: myself.clone(),
         };
         let reached = self.wiring.scheduler.cast(SchedulerMsg::Submit(Box::new(submission))).ok();
+        // Only now: a scheduler that is new was started after the model that is loaded now.
+        self.wiring.loaded().map_or(Ok(()), |model| self.check_still(&model))?;
         self.phase = Phase::Submitted(reached);
         self.known_to = reached.or(self.known_to);
         self.shown.submitted();
         Ok(())
+    }
+
+    /// Whether this is the model that the request began with.
+    fn check_still(&self, now: &LoadedModel) -> Result<(), GenerateError> {
+        self.model.as_ref().map_or(Ok(()), |begun| begun.goes_on_as(now))
     }
 
     fn finished_already(&self) -> Option<FinishReason> {

@@ -1,12 +1,14 @@
 //! What the actors of one system share: addresses of each other, the loaded model, the status.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
 use crate::backend::BackendMsg;
 use crate::boards::Boards;
 use crate::engine::protocol::ModelInfo;
+use crate::error::GenerateError;
 use crate::kv_cache::KvCacheMsg;
 use crate::layouts::Layouts;
 use crate::meters::Meters;
@@ -59,6 +61,21 @@ pub struct LoadedModel {
     pub template: ChatTemplate,
     /// Tells it from others.
     pub identity: ModelIdentity,
+}
+
+impl LoadedModel {
+    /// A request that began with this model cannot go on with that one, if it is another: its tokens would be read as words
+    /// of another vocabulary, and its text go on in another voice.
+    ///
+    /// # Errors
+    /// `EngineDown`: it can be sent again at once.
+    pub fn goes_on_as(&self, now: &Self) -> Result<(), GenerateError> {
+        if self.identity.is_same_file(&now.identity) {
+            return Ok(());
+        }
+        let cause = format!("`{}` was replaced by `{}` while the request was under way", self.info.name, now.info.name);
+        Err(GenerateError::EngineDown { cause, retry_after: Duration::from_secs(1) })
+    }
 }
 
 impl Wiring {

@@ -157,7 +157,7 @@ section! {
         /// Folder of the files, which nobody but its owner may enter: in a tmpfs they outlive the server, on a disk the
         /// machine's next start. Unset: no files.
         path: Option<PathBuf> = None, Rule::Text(rule::not_empty);
-        /// Most MiB of files of the model that is served.
+        /// Most MiB of its KV files, of whatever models; what was used longest ago goes first.
         max_mb: u64 = 4096, Rule::Integer(1, 1 << 30);
     }
 }

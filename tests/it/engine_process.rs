@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::client::{Ask, PATIENCE, Stream, soon};
 use crate::expected::{after, choice_text, chunks_text, text_body};
 use crate::failures::running;
-use crate::server::{MODEL, Server, signal};
+use crate::server::{MODEL, Pending, Server, signal};
 
 const PATH: &str = "/v1/completions";
 
@@ -215,6 +215,21 @@ async fn a_request_that_hangs_every_engine_is_refused_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_hung_decode_is_found_however_much_is_tokenized_meanwhile() {
+    let server = server(&["backend.watchdog_ms=500", "backend.fake.hang=HANG"]).await;
+    let hang = server.begin(PATH, &text_body("HANG", json!({})));
+    let tokenizing = async {
+        while !hang.is_answered() {
+            // While the engine is replaced the answer comes late, or says that it is down.
+            server.post("/tokenize", json!({ "content": "busy" })).await;
+        }
+    };
+    soon("the hung decode is found", tokenizing).await;
+    let refused = hang.answer().await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["error"]["code"]), (500, &json!("engine_crashed")));
+}
+
+#[tokio::test]
 async fn a_long_load_is_no_hang() {
     let server = server(&["backend.watchdog_ms=1000", "backend.fake.load_time_ms=1500"]).await;
     let answer = server.post(PATH, text_body("patience", json!({ "max_tokens": 9 }))).await.ok();
@@ -242,6 +257,30 @@ async fn what_an_engine_said_last_is_in_the_cause_of_its_restart() {
     let backend = server.get("/actors/engine-0/backend-0").await.ok();
     let cause = backend["restarts"][0]["cause"].as_str().unwrap_or_default();
     assert!(cause.contains("last words: "), "{backend}");
+}
+
+#[tokio::test]
+async fn a_death_under_traffic_is_charged_and_its_cause_is_known() {
+    let server = server(&["backend.fake.poison=POISON"]).await;
+    let poison = server.begin(PATH, &text_body("POISON", json!({})));
+    let tokenizing = async {
+        let mut open: Vec<_> = Vec::new();
+        while !poison.is_answered() {
+            // Without waiting for answers, so that some find a dead engine whose end is not told yet.
+            open.retain(|question: &Pending| !question.is_answered());
+            if open.len() < 100 {
+                open.push(server.begin("/tokenize", &json!({ "content": "busy" })));
+            }
+            server.get("/livez").await;
+        }
+    };
+    soon("the poison is found", tokenizing).await;
+    let refused = poison.answer().await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["error"]["code"]), (500, &json!("engine_crashed")));
+    let backend = server.get("/actors/engine-0/backend-0").await.ok();
+    let restarts = backend["restarts"].as_array().expect("a list");
+    let causes: Vec<_> = restarts.iter().filter_map(|restart| restart["cause"].as_str()).collect();
+    assert!(causes.len() == 3 && causes.iter().all(|cause| cause.contains("last words: ")), "{causes:?}");
 }
 
 #[tokio::test]

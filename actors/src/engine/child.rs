@@ -15,7 +15,7 @@ use crate::engine::disk_reads;
 use crate::engine::frames::{FrameReader, FrameWriter, FromEngine, PROTOCOL, ToEngine, WriteError};
 use crate::engine::host::thread::ThreadHost;
 use crate::engine::host::{EventSink, HostError, Occupancy};
-use crate::engine::progress::{Progress, Work};
+use crate::engine::progress::{PerThread, Progress, Work};
 use crate::engine::protocol::EngineEvent;
 
 /// Arguments by which an executable knows that it is the engine process.
@@ -59,9 +59,9 @@ fn run() -> io::Result<ExitCode> {
     };
     let deadline = if spec.kv_store().is_some() { STORE_DEADLINE } else { FREE_DEADLINE };
     let (ended, end) = bounded(2);
-    let progress = Progress::default();
+    let progress = PerThread::<Progress>::default();
     let occupancy: Occupancy = Arc::new(EndSignal(ended.clone()));
-    let loading: Loading = Arc::new(Mutex::new(Some(progress.work())));
+    let loading: Loading = Arc::new(Mutex::new(Some(progress.engine.work())));
     let sink = event_sink(&out, ended, loading.clone(), &progress);
     let host = ThreadHost::start(*spec, occupancy, sink, progress.clone())?;
     std::thread::Builder::new().name("cllm-engine-in".to_owned()).spawn({
@@ -119,11 +119,11 @@ fn event_sink<W: Write + Send + 'static>(
     out: &Out<W>,
     ended: Sender<ExitCode>,
     loading: Loading,
-    progress: &Progress,
+    progress: &PerThread<Progress>,
 ) -> EventSink {
     let (out, progress) = (out.clone(), progress.clone());
     Arc::new(move |event| {
-        progress.advance();
+        speaker(&progress, &event).advance();
         let mut last = is_last(&event);
         if last || matches!(event, EngineEvent::Loaded(_)) {
             loading.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -140,6 +140,16 @@ fn event_sink<W: Write + Send + 'static>(
             let _ = ended.try_send(ExitCode::FAILURE);
         }
     })
+}
+
+/// Whose event it is, and so whose progress.
+const fn speaker<'a>(progress: &'a PerThread<Progress>, event: &EngineEvent) -> &'a Progress {
+    match event {
+        EngineEvent::TokenizeStarted { .. } | EngineEvent::Tokenized { .. } | EngineEvent::Detokenized { .. } => {
+            &progress.vocabulary
+        }
+        _ => &progress.engine,
+    }
 }
 
 const fn is_last(event: &EngineEvent) -> bool {
@@ -199,7 +209,7 @@ fn take_commands(
 
 /// What a beat is made of.
 struct Signs {
-    progress: Progress,
+    progress: PerThread<Progress>,
     loading: Loading,
     /// Time from one to the next.
     beat: Duration,
@@ -213,8 +223,7 @@ fn beat_until_the_end<W: Write>(out: &Out<W>, signs: &Signs, end: &Receiver<Exit
             Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
             Err(RecvTimeoutError::Timeout) => {
                 signs.look_at_the_load(&mut read, disk_reads::so_far);
-                let (done, activity) = signs.progress.read();
-                if send(out, &FromEngine::Beat { done, activity }).is_err() {
+                if send(out, &FromEngine::Beat(signs.progress.read())).is_err() {
                     return ExitCode::FAILURE;
                 }
             }
@@ -231,7 +240,7 @@ impl Signs {
         let now = so_far();
         if now != *read {
             *read = now;
-            self.progress.advance();
+            self.progress.engine.advance();
         }
     }
 }

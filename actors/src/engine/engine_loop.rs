@@ -154,6 +154,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
                 self.store_all();
                 return Exit::Stopped;
             }
+            let _work = self.progress.work();
             self.tell_files();
             self.take_read();
             if let Err(cause) = self.step() {
@@ -264,6 +265,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             recv(reads) -> read => read,
             recv(timeout) -> _ => return Err(RecvTimeoutError::Timeout),
         };
+        let _work = self.progress.work();
         match read {
             Ok(read) => self.on_read(read),
             // The reader has died: they compute.
@@ -278,6 +280,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     }
 
     fn apply(&mut self, command: EngineCommand) -> Flow {
+        // A file may be read here, or a state copied: that can hang like any step.
+        let _work = self.progress.work();
         match command {
             EngineCommand::Reset { epoch } => self.reset(epoch),
             EngineCommand::Admit(admit) => self.admit(*admit),
@@ -300,6 +304,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         self.epoch = epoch;
         self.slots.iter_mut().for_each(Slot::stop);
         self.waiting.clear();
+        // The new scheduler's backend has forgotten who was in a step.
+        self.announced.clear();
         self.cells_freed();
         let (sequences, files) = inventory::of(&self.slots, self.stored(), inventory::MOST_TOKENS);
         (self.emit)(EngineEvent::Inventory { epoch, sequences, files });
@@ -367,7 +373,6 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        let _work = self.progress.work();
         let started = Instant::now();
         let n_batch = self.model.info().n_batch as usize;
         let restarted = self.first_reset.is_some_and(|at| started.duration_since(at) < RESTART);

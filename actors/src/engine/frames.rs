@@ -7,12 +7,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::engine::progress::Activity;
+use crate::engine::progress::{PerThread, Sign};
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 
 /// Grows whenever a frame changes its meaning.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// Longest frame in bytes. A longer one is not written; one that comes is a broken pipe, not a message.
 pub(crate) const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -43,13 +43,8 @@ pub(crate) enum FromEngine {
     },
     /// Something happened.
     Event(EngineEvent),
-    /// A sign of life, several times a second.
-    Beat {
-        /// Grows while work gets done.
-        done: u64,
-        /// Whether it has to.
-        activity: Activity,
-    },
+    /// A sign of life, several times a second: how far each thread is.
+    Beat(PerThread<Sign>),
 }
 
 /// Why a frame was not written.

@@ -10,6 +10,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::progress::PerThread;
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 
@@ -108,7 +109,7 @@ impl EngineHost {
     /// The operating system gives no thread or no process.
     pub fn start(spec: EngineSpec, kind: &HostKind, occupancy: Occupancy, sink: EventSink) -> std::io::Result<Self> {
         match kind {
-            HostKind::Thread => ThreadHost::start(spec, occupancy, sink, Default::default()).map(Self::Thread),
+            HostKind::Thread => ThreadHost::start(spec, occupancy, sink, PerThread::default()).map(Self::Thread),
             HostKind::Process(options) => ProcessHost::start(spec, options, occupancy, sink).map(Self::Process),
         }
     }

@@ -28,7 +28,7 @@ use llama_cpp_sys_2 as sys;
 
 use crate::engine::batch::{Batch, Row};
 use crate::engine::model::{DecodeError, Model, Vocabulary};
-use crate::engine::progress::Progress;
+use crate::engine::progress::{PerThread, Progress};
 use crate::engine::protocol::{ModelInfo, SequenceId};
 use crate::engine::spec::LlamaSpec;
 
@@ -65,13 +65,13 @@ const PARKED_ON_CPU: u32 = 256;
 /// # Panics
 /// When `progress` does.
 pub fn load(spec: &LlamaSpec, progress: impl FnMut(f32) -> bool) -> Result<LlamaEngine, LoadError> {
-    load_watched(spec, &Progress::default(), progress)
+    load_watched(spec, &PerThread::default(), progress)
 }
 
 /// The same, with what is computed meanwhile and what is tokenized later counted in `work`.
 pub(crate) fn load_watched(
     spec: &LlamaSpec,
-    work: &Progress,
+    work: &PerThread<Progress>,
     mut progress: impl FnMut(f32) -> bool,
 ) -> Result<LlamaEngine, LoadError> {
     plan::check(spec)?;
@@ -93,10 +93,10 @@ pub(crate) fn load_watched(
     if !context.is_causal() {
         return Err(unsupported(spec, "its attention is not causal, it does not generate text"));
     }
-    context.watch(work.counters());
+    context.watch(work.engine.counters());
     warm_up(&mut context, &plan)?;
 
-    let vocabulary = LlamaVocabulary::new(Arc::clone(&weights), work.clone())
+    let vocabulary = LlamaVocabulary::new(Arc::clone(&weights), work.vocabulary.clone())
         .map_err(|reason| LoadError::Model { path: spec.path.clone(), reason })?;
     let (path, vocabulary) = (spec.path.as_path(), Arc::new(vocabulary));
     let loaded = Loaded { path, plan: &plan, weights: &weights, context: &context, vocabulary: &vocabulary };

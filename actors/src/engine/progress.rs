@@ -1,9 +1,20 @@
 //! A sign of life: counts what the engine gets done, so that a watchdog can tell long work from none.
+//!
+//! Each of the engine's two threads has a count of its own: what one gets done says nothing of the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Shared by the engine's threads and whoever watches them. Clones count together.
+/// One thing for each of an engine's two threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct PerThread<T> {
+    /// The loop, which loads and decodes.
+    pub(crate) engine: T,
+    /// The vocabulary thread.
+    pub(crate) vocabulary: T,
+}
+
+/// Shared by one of the engine's threads, those that compute for it, and whoever watches it. Clones count together.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     counters: Arc<Counters>,
@@ -34,16 +45,24 @@ impl Progress {
         Work { counters: self.counters.clone() }
     }
 
-    /// How much was done, in units without a meaning, and whether there is work under way.
-    pub(crate) fn read(&self) -> (u64, Activity) {
+    /// How far it is.
+    pub(crate) fn read(&self) -> Sign {
         let at_work = self.counters.at_work.load(Ordering::Relaxed) > 0;
-        (self.counters.done.load(Ordering::Relaxed), if at_work { Activity::Working } else { Activity::Idle })
+        let activity = if at_work { Activity::Working } else { Activity::Idle };
+        Sign { done: self.counters.done.load(Ordering::Relaxed), activity }
     }
 
     /// The counters themselves, for a callback that gets an address.
     #[cfg(feature = "llama")]
     pub(crate) fn counters(&self) -> Arc<Counters> {
         self.counters.clone()
+    }
+}
+
+impl PerThread<Progress> {
+    /// How far both are.
+    pub(crate) fn read(&self) -> PerThread<Sign> {
+        PerThread { engine: self.engine.read(), vocabulary: self.vocabulary.read() }
     }
 }
 
@@ -61,11 +80,20 @@ impl Drop for Work {
     }
 }
 
+/// What one thread shows of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Sign {
+    /// How much was done, in units without a meaning.
+    pub(crate) done: u64,
+    /// Whether there is work under way.
+    pub(crate) activity: Activity,
+}
+
 /// Whether progress is owed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Activity {
     /// Nothing to do.
     Idle,
-    /// A model loads, a step is decoded, a text is tokenized.
+    /// A model loads, a command is applied, a step is decoded, a text is tokenized.
     Working,
 }

@@ -203,7 +203,7 @@ pub struct FakeSpec {
 pub struct KvStoreSpec {
     /// Their folder. Made for its owner alone if it is not there; one that is there stays as it is.
     pub path: PathBuf,
-    /// Most bytes of files with this engine's model in it.
+    /// Most bytes of KV files in it, of whatever models.
     pub max_bytes: u64,
 }
 

@@ -1,10 +1,11 @@
 //! KV files: prefixes that outlive the engine. Owns the folder, what it knows of the files in it, and the threads that
-//! write and read them. What is worth a file decides the engine loop.
+//! write and read them. What is worth a file decides the engine loop; what has to go for it, [`room`].
 //!
 //! A file that is missing, damaged or foreign is a miss and never an error: whoever wanted it computes. The folder may
 //! hold other things, which are left alone: only names of our own form are looked at.
 
 pub(crate) mod file;
+mod room;
 mod threads;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::Receiver;
 
 use self::file::{Header, Name, hash};
+use self::room::Other;
 use self::threads::{Read, Reader, Write, Writer, Written};
 use crate::engine::engine_loop::slot::common_prefix;
 use crate::engine::protocol::{FileId, StoredPrefix, Token};
@@ -33,11 +35,23 @@ pub(crate) struct Store {
     max_bytes: u64,
     fingerprint: u64,
     files: BTreeMap<FileId, Known>,
+    /// Files of other models, settings and versions.
+    others: Vec<Other>,
     next_id: FileId,
     writer: Option<Writer>,
     reader: Option<Reader>,
     /// What the writer has not told of, in the order in which it will.
-    under_way: VecDeque<(TenantId, Vec<Token>)>,
+    under_way: VecDeque<UnderWay>,
+    /// Files that had to make room, and nobody was told of it.
+    gone: Vec<FileId>,
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+struct UnderWay {
+    tenant: TenantId,
+    tokens: Vec<Token>,
+    bytes: u64,
 }
 
 /// A file that may serve a request.
@@ -67,15 +81,19 @@ impl Store {
             max_bytes: spec.max_bytes,
             fingerprint: hash(fingerprint.as_bytes()),
             files: BTreeMap::new(),
+            others: Vec::new(),
             next_id: 0,
             writer: None,
             reader: None,
             under_way: VecDeque::new(),
+            gone: Vec::new(),
         };
         let opened = file::make_folder(&spec.path).and_then(|()| store.scan()).and_then(|()| store.start_threads());
         match opened {
             Ok(()) => {
-                store.shrink();
+                store.make_room(0);
+                // Nobody knows them yet.
+                store.gone.clear();
                 Some(store)
             }
             Err(error) => {
@@ -101,7 +119,7 @@ impl Store {
     /// How many of these tokens are in a file, or will be.
     pub(crate) fn known_of(&self, tenant: TenantId, tokens: &[Token]) -> usize {
         let written = self.files.values().map(|known| (known.prefix.tenant, &known.prefix.tokens));
-        let under_way = self.under_way.iter().map(|(tenant, tokens)| (*tenant, tokens));
+        let under_way = self.under_way.iter().map(|file| (file.tenant, &file.tokens));
         let own = written.chain(under_way).filter(|(theirs, _)| *theirs == tenant);
         own.map(|(_, held)| common_prefix(held, tokens)).max().unwrap_or(0)
     }
@@ -111,14 +129,9 @@ impl Store {
         self.writer.as_ref().is_some_and(|writer| !writer.jobs.is_full())
     }
 
-    /// Hands a prefix to the writer. False: it is busy, and nothing is stored.
+    /// Hands a prefix to the writer. False: it is busy, or the folder has no room for it, and nothing is stored.
     pub(crate) fn store(&mut self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) -> bool {
-        let job = self.job(tenant, tokens.clone(), state);
-        let taken = self.writer.as_ref().is_some_and(|writer| writer.jobs.try_send(job).is_ok());
-        if taken {
-            self.under_way.push_back((tenant, tokens));
-        }
-        taken
+        self.has_room() && self.hand_over(tenant, tokens, state)
     }
 
     /// Whether the writer is at work.
@@ -128,16 +141,23 @@ impl Store {
 
     /// As [`Store::store`], but waits for the writer.
     pub(crate) fn store_at_last(&mut self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) {
-        let job = self.job(tenant, tokens.clone(), state);
-        // Fails only if the writer has died, and then nothing is stored.
-        if self.writer.as_ref().is_some_and(|writer| writer.jobs.send(job).is_ok()) {
-            self.under_way.push_back((tenant, tokens));
-        }
+        self.hand_over(tenant, tokens, state);
     }
 
-    fn job(&self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) -> Write {
+    /// Makes room first, so that the folder never holds more than it may.
+    fn hand_over(&mut self, tenant: TenantId, tokens: Vec<Token>, state: Vec<u8>) -> bool {
+        let bytes = file::bytes(tokens.len(), state.len() as u64);
+        if !self.make_room(bytes) {
+            return false;
+        }
         let path = self.folder.join(file::name(self.fingerprint, tenant, &tokens));
-        Write { fingerprint: self.fingerprint, tenant, tokens, path, state }
+        let job = Write { fingerprint: self.fingerprint, tenant, tokens: tokens.clone(), path, state };
+        // Fails only if the writer has died, and then nothing is stored.
+        let taken = self.writer.as_ref().is_some_and(|writer| writer.jobs.send(job).is_ok());
+        if taken {
+            self.under_way.push_back(UnderWay { tenant, tokens, bytes });
+        }
+        taken
     }
 
     /// Length of a file of this tenant in bytes, if there is one.
@@ -205,7 +225,7 @@ impl Store {
         }
     }
 
-    /// Takes over what the writer has written, and keeps the folder within its size.
+    /// Takes over what the writer has written, and tells what had to go for it.
     pub(crate) fn changes(&mut self) -> Changes {
         let mut changes = Changes::default();
         while let Some(written) = self.writer.as_ref().and_then(|writer| writer.written.try_recv().ok()) {
@@ -215,24 +235,19 @@ impl Store {
                 changes.stored.push(self.know(header, path, bytes, SystemTime::now()));
             }
         }
-        changes.gone = self.shrink();
+        changes.gone = std::mem::take(&mut self.gone);
         changes
     }
 
     /// Waits until everything is written.
     pub(crate) fn finish(mut self) {
-        if let Some(Writer { jobs, written, thread }) = self.writer.take() {
+        if let Some(Writer { jobs, thread, .. }) = self.writer.take() {
             drop(jobs);
             let _ = thread.join();
-            for Written { header, path } in written.try_iter().flatten() {
-                let bytes = header.file_bytes();
-                self.know(header, path, bytes, SystemTime::now());
-            }
-            self.shrink();
         }
     }
 
-    /// Looks at every file of ours: what is damaged goes, other models' files stay.
+    /// Looks at every file of ours: what is damaged goes, other models' files only count.
     fn scan(&mut self) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
@@ -246,12 +261,12 @@ impl Store {
     }
 
     fn scan_file(&mut self, path: PathBuf) {
-        let looked_at = std::fs::metadata(&path).and_then(|metadata| Ok((metadata.len(), metadata.modified()?)));
-        match (file::read_header(&path), looked_at) {
+        match (file::read_header(&path), room::looked_at(&path)) {
             (Ok(header), Ok((bytes, modified))) if header.fingerprint == self.fingerprint => {
                 self.know(header, path, bytes, modified);
             }
-            (Ok(_), _) => {}
+            (Ok(_), Ok((bytes, used_at))) => self.others.push(Other { path, bytes, used_at }),
+            (Ok(_), Err(_)) => {}
             (Err(error), _) if file::is_damage(&error) => {
                 tracing::warn!(path = %path.display(), %error, "damaged kv file removed");
                 let _ = std::fs::remove_file(&path);
@@ -268,19 +283,6 @@ impl Store {
         self.files.retain(|_, known| known.path != path);
         self.files.insert(id, Known { prefix: prefix.clone(), path, bytes, used_at });
         prefix
-    }
-
-    /// Removes the files that were used longest ago until the rest fits.
-    fn shrink(&mut self) -> Vec<FileId> {
-        let mut gone = Vec::new();
-        while self.files.values().map(|known| known.bytes).sum::<u64>() > self.max_bytes {
-            let Some(oldest) = self.files.iter().min_by_key(|(_, known)| known.used_at).map(|(id, _)| *id) else {
-                break;
-            };
-            self.remove(oldest);
-            gone.push(oldest);
-        }
-        gone
     }
 }
 

@@ -1,7 +1,6 @@
 //! What makes two requests the same: everything that decides the answer, brought into one form, and nothing else.
 
 use std::fs;
-use std::path::Path;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -25,9 +24,14 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Which model answers: a hash of what is known of it, and of its file's size and time of change.
+/// Which model answers: hashes of what is known of it, and of its file's size and time of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct ModelIdentity([u8; blake3::OUT_LEN]);
+pub struct ModelIdentity {
+    /// Of everything.
+    whole: [u8; blake3::OUT_LEN],
+    /// Without what settings and memory make of it.
+    file: [u8; blake3::OUT_LEN],
+}
 
 /// A prompt on its way to the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,17 +101,61 @@ impl Key {
 impl ModelIdentity {
     /// The identity of a model that was just loaded.
     pub fn of(info: &ModelInfo, engine: &EngineSpec) -> Self {
-        let file = match engine {
-            EngineSpec::Llama(spec) => file_facts(&spec.path),
-            EngineSpec::Fake(_) => None,
-        };
-        Self(hash(&(info, file)))
+        let facts = file_facts(engine);
+        Self { whole: hash(&(info, facts)), file: Self::file_hash(info, facts) }
+    }
+
+    /// Whether both are of one file, if in contexts of other sizes: what one has begun the other can go on with.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.file == other.file
+    }
+
+    fn file_hash(info: &ModelInfo, facts: Option<(u64, u128)>) -> [u8; blake3::OUT_LEN] {
+        // A field that is added must be looked at here: does it say which model it is?
+        let ModelInfo {
+            name,
+            architecture,
+            description,
+            chat_template,
+            bos_text,
+            eos_text,
+            bos,
+            add_bos,
+            control_tokens,
+            end_tokens,
+            n_vocab,
+            max_token_bytes: _,
+            lost_bytes: _,
+            n_ctx: _,
+            n_ctx_seq: _,
+            streams: _,
+            n_ctx_train,
+            n_seq_max: _,
+            n_batch: _,
+            n_params,
+            size_bytes,
+            n_embd,
+            n_layer,
+            n_head,
+            n_head_kv,
+            kv_bytes_per_token: _,
+            memory: _,
+            parked_limit: _,
+            parked_bytes: _,
+            system: _,
+            metadata,
+        } = info;
+        let names = (name, architecture, description, metadata);
+        let vocabulary = (chat_template, bos_text, eos_text, bos, add_bos, control_tokens, end_tokens, n_vocab);
+        let sizes = (n_ctx_train, n_params, size_bytes, n_embd, n_layer, n_head, n_head_kv);
+        hash(&(names, vocabulary, sizes, facts))
     }
 }
 
 /// Length, and time of change in ns since 1970.
-fn file_facts(path: &Path) -> Option<(u64, u128)> {
-    let facts = fs::metadata(path).ok()?;
+fn file_facts(engine: &EngineSpec) -> Option<(u64, u128)> {
+    let EngineSpec::Llama(spec) = engine else { return None };
+    let facts = fs::metadata(&spec.path).ok()?;
     let changed = facts.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     Some((facts.len(), changed.as_nanos()))
 }

@@ -1,6 +1,7 @@
 //! Whole systems with the fake engine: routing, cancels, overload, and the death of every actor.
 
 mod prefixes;
+mod replaced_model;
 mod templates;
 mod vocabulary;
 

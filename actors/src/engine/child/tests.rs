@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::frames::MAX_FRAME_BYTES;
-use crate::engine::progress::Activity;
+use crate::engine::progress::{Activity, Sign};
 use crate::engine::protocol::Held;
 use crate::request::TenantId;
 
@@ -25,11 +25,15 @@ fn told(events: Vec<EngineEvent>) -> (Vec<EngineEvent>, bool) {
     let pipe = Pipe::default();
     let out = Arc::new(Mutex::new(FrameWriter::new(pipe.clone())));
     let (ended, end) = bounded(2);
-    let progress = Progress::default();
+    let progress = PerThread::default();
     let sink = event_sink(&out, ended, Loading::default(), &progress);
-    for (count, event) in (1..).zip(events) {
+    for event in events {
+        let (before, own) = (progress.read(), speaker(&progress, &event).clone());
+        let said = own.read().done;
         sink(event);
-        assert_eq!(progress.read().0, count, "what is said is progress, and the beats alone tell of it");
+        assert_eq!(own.read().done, said + 1, "what is said is progress, and the beats alone tell of it");
+        let sum = |signs: PerThread<Sign>| signs.engine.done + signs.vocabulary.done;
+        assert_eq!(sum(progress.read()), sum(before) + 1, "and not the other thread's");
     }
     let bytes = pipe.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut reader = FrameReader::new(&*bytes);
@@ -68,19 +72,19 @@ fn an_inventory_over_the_frame_is_an_empty_one_and_a_step_over_it_the_end() {
 
 #[test]
 fn what_a_load_reads_is_progress_until_the_model_is_loaded() {
-    let progress = Progress::default();
-    let loading = Arc::new(Mutex::new(Some(progress.work())));
+    let progress = PerThread::<Progress>::default();
+    let loading = Arc::new(Mutex::new(Some(progress.engine.work())));
     let signs = Signs { progress: progress.clone(), loading: loading.clone(), beat: Duration::ZERO };
     let mut read = Some(100);
     signs.look_at_the_load(&mut read, || Some(100));
-    let (before, activity) = progress.read();
-    assert_eq!(activity, Activity::Working);
+    let before = progress.engine.read();
+    assert_eq!(before.activity, Activity::Working);
     signs.look_at_the_load(&mut read, || Some(200));
-    assert_eq!((progress.read().0, read), (before + 1, Some(200)));
+    assert_eq!((progress.engine.read().done, read), (before.done + 1, Some(200)));
     loading.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let (loaded, _) = progress.read();
+    let loaded = progress.engine.read();
     signs.look_at_the_load(&mut read, || Some(300));
-    assert_eq!(progress.read(), (loaded, Activity::Idle));
+    assert_eq!(progress.engine.read(), Sign { activity: Activity::Idle, ..loaded });
 }
 
 #[test]

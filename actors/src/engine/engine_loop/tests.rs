@@ -5,6 +5,7 @@ mod mute;
 mod parking;
 mod property;
 mod steps;
+mod watched;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

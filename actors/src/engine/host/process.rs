@@ -175,7 +175,7 @@ async fn read_events(stdout: tokio::process::ChildStdout, news: &Sender<News>, s
                 }
                 sink(event);
             }
-            Ok(Some(FromEngine::Beat { done, activity })) => drop(news.send(News::Beat { done, activity })),
+            Ok(Some(FromEngine::Beat(signs))) => drop(news.send(News::Beat(signs))),
             Ok(Some(FromEngine::Hello { protocol, build })) if protocol == PROTOCOL && build == BUILD => {}
             Ok(Some(FromEngine::Hello { protocol, build })) => {
                 break Some(format!("the engine process is another build: {build}, protocol {protocol}"));

@@ -10,7 +10,7 @@ use crate::engine::engine_loop::{EngineLoop, Exit};
 use crate::engine::fake::FakeModel;
 use crate::engine::host::{EventSink, HostError, Occupancy};
 use crate::engine::model::{Model, Vocabulary};
-use crate::engine::progress::Progress;
+use crate::engine::progress::{PerThread, Progress};
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 use crate::engine::store::Store;
@@ -41,12 +41,12 @@ impl ThreadHost {
         spec: EngineSpec,
         occupancy: Occupancy,
         sink: EventSink,
-        progress: Progress,
+        progress: PerThread<Progress>,
     ) -> std::io::Result<Self> {
         let (commands, loop_commands) = bounded(LOOP_CAPACITY);
         let (vocabulary, vocabulary_commands) = bounded(VOCABULARY_CAPACITY);
         let (publish, vocabularies) = bounded(1);
-        let shared = (occupancy.clone(), sink.clone(), progress.clone());
+        let shared = (occupancy.clone(), sink.clone(), progress.vocabulary.clone());
         std::thread::Builder::new()
             .name("cllm-vocabulary".to_owned())
             .stack_size(vocabulary_thread::STACK_BYTES)
@@ -100,7 +100,7 @@ fn run_engine(
     spec: &EngineSpec,
     commands: &Receiver<EngineCommand>,
     publish: &PublishVocabulary,
-    progress: &Progress,
+    progress: &PerThread<Progress>,
     sink: &EventSink,
 ) -> Exit {
     match spec {
@@ -130,7 +130,7 @@ fn serve<M: Model>(
     spec: &EngineSpec,
     commands: &Receiver<EngineCommand>,
     publish: &PublishVocabulary,
-    progress: &Progress,
+    progress: &PerThread<Progress>,
     sink: &EventSink,
 ) -> Exit {
     let model = match model {
@@ -142,9 +142,10 @@ fn serve<M: Model>(
     };
     // Fails only if the vocabulary thread is gone, which its own guard has reported.
     let _ = publish.send(model.vocabulary());
-    sink(EngineEvent::Loaded(Box::new(model.info().clone())));
+    // A part of the load: the folder may be large, and its disk slow.
     let store = spec.kv_store().and_then(|kv_store| Store::open(kv_store, &model.fingerprint()));
-    EngineLoop::new(model, progress.clone(), |event| sink(event)).with_store(store).run(commands)
+    sink(EngineEvent::Loaded(Box::new(model.info().clone())));
+    EngineLoop::new(model, progress.engine.clone(), |event| sink(event)).with_store(store).run(commands)
 }
 
 /// Runs a thread's work and turns a failure or a panic into the last event.

@@ -44,7 +44,7 @@ impl Header {
 
     /// Length of the whole file.
     pub(crate) fn file_bytes(&self) -> u64 {
-        (FRONT_BYTES + FIELD_BYTES + 4 * self.tokens.len()) as u64 + self.state_bytes
+        bytes(self.tokens.len(), self.state_bytes)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -84,6 +84,11 @@ impl Header {
         };
         if header.file_bytes() == file_bytes { Ok(header) } else { Err(invalid("it is cut short or too long")) }
     }
+}
+
+/// Length of a file with so many tokens and a state of so many bytes.
+pub(crate) fn bytes(n_tokens: usize, state_bytes: u64) -> u64 {
+    (FRONT_BYTES + FIELD_BYTES + 4 * n_tokens) as u64 + state_bytes
 }
 
 /// The name of a file: the same for the same tokens of the same tenant and model.

@@ -43,7 +43,7 @@ fn the_next_engine_finds_what_this_one_has_stored() {
 }
 
 #[test]
-fn another_models_files_are_left_alone_and_serve_nobody() {
+fn another_models_files_serve_nobody_and_stay_while_there_is_room() {
     let folder = Folder::new("foreign");
     let mut store = folder.open("a", 1 << 20);
     store.store_at_last(ME, vec![1, 2, 3], vec![9; 64]);
@@ -140,7 +140,96 @@ fn the_folder_stays_within_its_size_and_what_was_used_longest_ago_goes_first() {
         let bytes = header.file_bytes();
         store.know(header, path, bytes, SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(used_s));
     }
+    assert!(store.make_room(0));
     assert_eq!(store.changes().gone, vec![1, 2]);
     let kept: Vec<Token> = store.prefixes().iter().map(|prefix| prefix.tokens[0]).collect();
     assert_eq!(kept, vec![3, 0]);
+}
+
+/// Bytes of a file of one token with the state that these tests store.
+const ONE: u64 = 48 + 4 + 100;
+
+fn touched(seconds_ago: u64, paths: &[PathBuf]) {
+    paths.iter().for_each(|path| file::touch(path, SystemTime::now() - Duration::from_secs(seconds_ago)));
+}
+
+impl Folder {
+    /// Files of so many tokens that a server with this fingerprint stored once; their paths.
+    fn stored(&self, fingerprint: &str, tokens: std::ops::Range<Token>) -> Vec<PathBuf> {
+        let mut store = self.open(fingerprint, 1 << 20);
+        for token in tokens.clone() {
+            store.store_at_last(ME, vec![token], vec![9; 100]);
+        }
+        let path = |token| self.0.join(file::name(store.fingerprint, ME, &[token]));
+        let paths = tokens.map(path).collect();
+        store.finish();
+        paths
+    }
+
+    fn bytes(&self) -> u64 {
+        let files = std::fs::read_dir(&self.0).expect("the folder");
+        files.map(|file| file.expect("an entry").metadata().expect("a file").len()).sum()
+    }
+}
+
+#[test]
+fn files_of_other_models_count_and_go_when_they_were_used_longest_ago() {
+    let folder = Folder::new("upgrade");
+    let old = folder.stored("old", 0..2);
+    let new = folder.stored("new", 2..4);
+    touched(300, &new[..1]);
+    touched(200, &old);
+    // A younger one than the oldest of its own.
+    touched(100, &old[1..]);
+    let mut store = folder.open("new", 3 * ONE);
+    assert!(!new[0].exists() && old.iter().all(|path| path.exists()), "the oldest of all, when it starts");
+    store.store_at_last(ME, vec![4], vec![9; 100]);
+    store.finish();
+    assert!(!old[0].exists() && old[1].exists() && new[1].exists());
+    assert_eq!(folder.bytes(), 3 * ONE);
+}
+
+#[test]
+fn a_file_of_another_model_that_is_in_use_is_not_the_oldest() {
+    let folder = Folder::new("in-use");
+    let other = folder.stored("other", 0..2);
+    let own = folder.stored("own", 2..3);
+    touched(300, &other);
+    touched(200, &own);
+    let mut store = folder.open("own", 3 * ONE);
+    // Its own server has read one since, and removed the other.
+    touched(1, &other[..1]);
+    std::fs::remove_file(&other[1]).expect("removes");
+    store.store_at_last(ME, vec![3], vec![9; 100]);
+    store.store_at_last(ME, vec![4], vec![9; 100]);
+    store.finish();
+    assert!(other[0].exists() && !own[0].exists());
+    assert_eq!(folder.bytes(), 3 * ONE);
+}
+
+#[test]
+fn room_is_made_before_a_file_is_written() {
+    let folder = Folder::new("before");
+    let own = folder.stored("own", 0..2);
+    touched(100, &own[..1]);
+    let mut store = folder.open("own", 2 * ONE);
+    assert!(store.store(ME, vec![2], vec![9; 100]));
+    assert!(!own[0].exists() && own[1].exists(), "whether it is written yet or not");
+    assert_eq!(store.changes().gone.len(), 1);
+    // What is under way has a place that nobody else gets.
+    store.store_at_last(ME, vec![3], vec![9; 100]);
+    store.store_at_last(ME, vec![4], vec![9; 100]);
+    store.finish();
+    assert!(folder.bytes() <= 2 * ONE);
+}
+
+#[test]
+fn a_prefix_that_is_larger_than_the_folder_costs_no_file() {
+    let folder = Folder::new("larger");
+    let own = folder.stored("own", 0..2);
+    let mut store = folder.open("own", 2 * ONE);
+    assert!(!store.store(ME, vec![2], vec![9; 300]));
+    assert!(!store.is_busy() && store.changes().gone.is_empty());
+    store.finish();
+    assert!(own.iter().all(|path| path.exists()));
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::protocol::Trust;
 use crate::engine::spec::FakeSpec;
 
-const MODEL: ModelIdentity = ModelIdentity([7; 32]);
+const MODEL: ModelIdentity = ModelIdentity { whole: [7; 32], file: [7; 32] };
 
 fn parts(texts: &[&str]) -> LaidOut {
     LaidOut::Parts(texts.iter().map(|text| TextPart { text: (*text).to_owned(), trust: Trust::User }).collect())
@@ -42,7 +42,7 @@ fn what_decides_the_answer_makes_another_key() {
         [parts(&["h", "i"]), parts(&["hi", ""]), LaidOut::Tokens(vec![1])]
             .map(|prompt| Key::of(&request, &prompt, &MODEL)),
     );
-    keys.push(Key::of(&request, &parts(&["hi"]), &ModelIdentity([8; 32])));
+    keys.push(Key::of(&request, &parts(&["hi"]), &ModelIdentity { whole: [8; 32], ..MODEL }));
     for (number, key) in keys.iter().enumerate() {
         assert!(!keys[..number].contains(key), "key {number} is not new");
     }

@@ -255,3 +255,25 @@ fn whoever_is_held_while_nobody_runs_tries_again() {
     engine.run_dry();
     assert_eq!(engine.outcome().tokens[&1].len(), 5);
 }
+
+#[test]
+fn a_new_scheduler_is_told_who_is_in_a_step_also_when_they_are_the_same() {
+    let mut engine = Engine::new(FakeSpec::default());
+    for epoch in [1, 2] {
+        engine.apply(EngineCommand::Reset { epoch });
+        let admit = Admit { epoch, ..admit(7, 0, prompt(1, 10), 3) };
+        engine.apply(EngineCommand::Admit(Box::new(admit)));
+        engine.step();
+        engine.step();
+    }
+    let told: Vec<_> = engine
+        .events
+        .borrow()
+        .iter()
+        .filter_map(|event| match event {
+            EngineEvent::StepStarted { epoch, requests } => Some((*epoch, requests.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [(1, vec![7]), (2, vec![7])]);
+}

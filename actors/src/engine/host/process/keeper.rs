@@ -1,13 +1,16 @@
 //! The keeper of an engine process: owns it, watches its progress, and says how it ended.
 
 use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use tokio::runtime::Handle;
 
 use super::LastLines;
 use crate::engine::host::{EventSink, ProcessOptions};
-use crate::engine::progress::Activity;
+use crate::engine::progress::{Activity, PerThread, Sign};
 use crate::engine::protocol::EngineEvent;
 
 /// How often the keeper looks.
@@ -16,6 +19,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Looks that lie so far apart, or half of the watchdog's time, mean that this process stood still itself (a container paused,
 /// a terminal's Ctrl-Z), which is nobody's silence.
 const STANDSTILL: Duration = Duration::from_secs(1);
+
+/// No beat is read while the runtime stands still: so many times longer than usual one is waited for then.
+const RUNTIME_PATIENCE: u32 = 10;
 
 /// How long a process may take to end by itself once its pipes are closed.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -34,13 +40,8 @@ const LOAD_PATIENCE: u32 = 10;
 /// thread for each token takes time from those that compute.
 #[derive(Debug)]
 pub(super) enum News {
-    /// A sign of life.
-    Beat {
-        /// Grows with the work done.
-        done: u64,
-        /// Whether it has to.
-        activity: Activity,
-    },
+    /// A sign of life: how far each thread is.
+    Beat(PerThread<Sign>),
     /// The model is loaded.
     Loaded,
     /// The engine says nothing any more, and why, if it said so.
@@ -60,6 +61,8 @@ pub(super) struct Keeper {
     end_deadline: Duration,
     lines: LastLines,
     sink: EventSink,
+    /// Where the beats are read.
+    runtime: Handle,
 }
 
 /// Decides whether an engine is hung. Pure: it is told the time.
@@ -69,34 +72,108 @@ struct Patience {
     /// From one beat to the next: so late may be heard what has been done.
     beat: Duration,
     loaded: bool,
-    done: u64,
-    last_sign: Instant,
+    threads: PerThread<Watched>,
+    last_beat: Instant,
     last_look: Instant,
     /// Since the last beat: a server that stands still all the time may not wait for ever.
     stood_still: bool,
+    reader: Reader,
+}
+
+/// What is known of the runtime whose task reads the beats, while none comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    NotAsked,
+    /// A question waits for the runtime.
+    Asked,
+    /// It runs, since then: what the engine has said is read by now, or within a moment.
+    Runs(Instant),
+}
+
+/// What is to be done with an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judgement {
+    Wait,
+    /// Find out whether the runtime runs.
+    Ask,
+    Hung,
+}
+
+/// One of the engine's threads.
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    done: u64,
+    /// When it was last seen to get on, or to owe nothing.
+    last_sign: Instant,
+}
+
+impl Watched {
+    /// An idle thread owes no progress, only beats.
+    fn on_sign(&mut self, sign: Sign, now: Instant) {
+        if sign.done != self.done || sign.activity == Activity::Idle {
+            *self = Self { done: sign.done, last_sign: now };
+        }
+    }
 }
 
 impl Patience {
     fn new(watchdog: Duration, beat: Duration, now: Instant) -> Self {
-        Self { watchdog, beat, loaded: false, done: 0, last_sign: now, last_look: now, stood_still: false }
+        let thread = Watched { done: 0, last_sign: now };
+        let threads = PerThread { engine: thread, vocabulary: thread };
+        Self {
+            watchdog,
+            beat,
+            loaded: false,
+            threads,
+            last_beat: now,
+            last_look: now,
+            stood_still: false,
+            reader: Reader::NotAsked,
+        }
     }
 
     /// To be told at least every [`TICK`].
     fn on_look(&mut self, now: Instant) {
         let passed = now.duration_since(self.last_look);
-        if passed > STANDSTILL.min(self.watchdog / 2) && !self.stood_still {
-            self.last_sign = (self.last_sign + passed).min(now);
+        if passed > self.standstill() && !self.stood_still {
+            self.excuse(passed, now);
             self.stood_still = true;
         }
         self.last_look = now;
     }
 
-    /// An idle engine owes no progress, only beats.
-    fn on_beat(&mut self, done: u64, activity: Activity, now: Instant) {
+    fn on_beat(&mut self, signs: PerThread<Sign>, now: Instant) {
+        if self.reader != Reader::NotAsked {
+            // The runtime stood still. What was not heard meanwhile may be further than what is heard first.
+            self.excuse(now.duration_since(self.last_beat), now);
+        }
+        self.reader = Reader::NotAsked;
         self.stood_still = false;
-        if done != self.done || activity == Activity::Idle {
-            self.done = done;
-            self.last_sign = now;
+        self.last_beat = now;
+        self.threads.engine.on_sign(signs.engine, now);
+        self.threads.vocabulary.on_sign(signs.vocabulary, now);
+    }
+
+    fn on_loaded(&mut self, now: Instant) {
+        self.loaded = true;
+        self.threads.engine.last_sign = now;
+    }
+
+    /// The runtime has answered.
+    fn on_answer(&mut self, now: Instant) {
+        if self.reader == Reader::Asked {
+            self.reader = Reader::Runs(now);
+        }
+    }
+
+    fn standstill(&self) -> Duration {
+        STANDSTILL.min(self.watchdog / 2)
+    }
+
+    /// So much time is nobody's silence.
+    fn excuse(&mut self, passed: Duration, now: Instant) {
+        for since in [&mut self.threads.engine.last_sign, &mut self.threads.vocabulary.last_sign, &mut self.last_beat] {
+            *since = (*since + passed).min(now);
         }
     }
 
@@ -106,8 +183,27 @@ impl Patience {
         patience + self.beat
     }
 
-    fn is_over(&self, now: Instant) -> bool {
-        now.duration_since(self.last_sign) > self.limit()
+    fn judge(&mut self, now: Instant) -> Judgement {
+        let silence = now.duration_since(self.last_beat);
+        if silence > self.limit() {
+            return self.judge_silence(silence, now);
+        }
+        // A thread that gets on says nothing of the other.
+        let oldest = self.threads.engine.last_sign.min(self.threads.vocabulary.last_sign);
+        if now.duration_since(oldest) > self.limit() { Judgement::Hung } else { Judgement::Wait }
+    }
+
+    /// The engine does not beat, or nobody reads its beats.
+    fn judge_silence(&mut self, silence: Duration, now: Instant) -> Judgement {
+        let hung = match self.reader {
+            Reader::NotAsked => {
+                self.reader = Reader::Asked;
+                return Judgement::Ask;
+            }
+            Reader::Asked => silence > self.limit().saturating_mul(RUNTIME_PATIENCE),
+            Reader::Runs(since) => now.duration_since(since) > self.standstill(),
+        };
+        if hung { Judgement::Hung } else { Judgement::Wait }
     }
 
     /// What is said of an engine that is killed.
@@ -125,9 +221,11 @@ enum End {
 }
 
 impl Keeper {
+    /// # Panics
+    /// Outside a tokio runtime.
     pub(super) fn new(child: Child, options: &ProcessOptions, lines: LastLines, sink: EventSink) -> Self {
         let patience = Patience::new(options.watchdog, options.kept_beat(), Instant::now());
-        Self { child, patience, end_deadline: END_DEADLINE, lines, sink }
+        Self { child, patience, end_deadline: END_DEADLINE, lines, sink, runtime: Handle::current() }
     }
 
     /// For a process that writes KV files before it ends.
@@ -156,22 +254,26 @@ impl Keeper {
     }
 
     fn watch(&mut self, news: &Receiver<News>) -> End {
+        let mut question: Option<Question> = None;
         loop {
             let heard = news.recv_timeout(TICK);
             let now = Instant::now();
             self.patience.on_look(now);
             match heard {
-                Ok(News::Beat { done, activity }) => self.patience.on_beat(done, activity, now),
-                Ok(News::Loaded) => {
-                    self.patience.loaded = true;
-                    self.patience.last_sign = now;
-                }
+                Ok(News::Beat(signs)) => self.patience.on_beat(signs, now),
+                Ok(News::Loaded) => self.patience.on_loaded(now),
                 Ok(News::Closed { cause }) => return End::Closed(cause),
                 Ok(News::Dropped) | Err(RecvTimeoutError::Disconnected) => return End::Dropped,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if self.patience.is_over(now) {
-                return End::Hung;
+            if question.as_ref().is_some_and(Question::is_answered) {
+                question = None;
+                self.patience.on_answer(now);
+            }
+            match self.patience.judge(now) {
+                Judgement::Wait => {}
+                Judgement::Ask => question = Some(Question::ask(&self.runtime)),
+                Judgement::Hung => return End::Hung,
             }
         }
     }
@@ -188,6 +290,27 @@ impl Keeper {
         // Fails only for a process that has ended.
         let _ = self.child.kill();
         self.child.wait().ok()
+    }
+}
+
+/// A task that says that its runtime runs.
+struct Question(Arc<AtomicBool>);
+
+impl Question {
+    fn ask(runtime: &Handle) -> Self {
+        let answered = Arc::new(AtomicBool::new(false));
+        let answer = answered.clone();
+        runtime.spawn(async move {
+            // Only then has the runtime looked at its pipes, and run who waits for them.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            answer.store(true, Ordering::Relaxed);
+        });
+        Self(answered)
+    }
+
+    fn is_answered(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -211,56 +334,4 @@ fn describe(status: Option<ExitStatus>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WATCHDOG: Duration = Duration::from_secs(10);
-
-    fn patience(start: Instant) -> Patience {
-        Patience::new(WATCHDOG, Duration::from_millis(250), start)
-    }
-
-    fn after(seconds: u64, start: Instant) -> Instant {
-        start + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn only_work_without_progress_is_a_hang() {
-        let start = Instant::now();
-        let mut patience = Patience { loaded: true, ..patience(start) };
-        patience.on_beat(1, Activity::Working, after(9, start));
-        assert!(!patience.is_over(after(18, start)), "progress nine seconds ago");
-        patience.on_beat(1, Activity::Working, after(18, start));
-        assert!(patience.is_over(after(20, start)), "beats without progress");
-        patience.on_beat(1, Activity::Idle, after(20, start));
-        assert!(!patience.is_over(after(29, start)), "nothing to do");
-        assert!(patience.is_over(after(31, start)), "not even a beat");
-    }
-
-    #[test]
-    fn a_load_may_take_longer() {
-        let start = Instant::now();
-        let patience = patience(start);
-        assert!(!patience.is_over(after(99, start)));
-        assert!(patience.is_over(after(101, start)));
-        assert_eq!(patience.epitaph(), "no progress for 100000 ms while loading, killed by the watchdog");
-        let loaded = Patience { loaded: true, ..patience };
-        assert_eq!(loaded.epitaph(), "no progress for 10000 ms, killed by the watchdog");
-    }
-
-    #[test]
-    fn a_server_that_stood_still_blames_nobody() {
-        let start = Instant::now();
-        let mut patience = Patience { loaded: true, ..patience(start) };
-        patience.on_look(after(1, start));
-        patience.on_look(after(3600, start));
-        assert!(!patience.is_over(after(3600, start)), "it may have slept as well");
-        for second in 3600..3612 {
-            patience.on_look(after(second, start));
-        }
-        assert!(patience.is_over(after(3612, start)), "awake for twelve seconds");
-        let mut patience = Patience { loaded: true, ..self::patience(start) };
-        (1..10).for_each(|look| patience.on_look(after(2 * look, start)));
-        assert!(patience.is_over(after(18, start)), "one that stands still all the time waits no longer");
-    }
-}
+mod tests;
