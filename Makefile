@@ -49,6 +49,7 @@ test: ## Runs all tests, those of the foreign clients and the browser included.
 	$(CARGO) test $(NO_CPP)
 	$(CARGO) test $(ALL) --doc
 	$(CARGO) test $(ALL) --lib --bins --tests --examples
+	@$(TARGET)/debug/examples/embed_isolated | grep "200 tokens, resumed 1" || { echo "examples/embed_isolated did not survive a kill"; exit 1; }
 	@$(TARGET)/debug/examples/observe_restart | grep "restarted .*scheduler-0" || { echo "examples/observe_restart shows no restart"; exit 1; }
 
 clients: ## Runs the foreign clients alone, against the binary that `make test` or `cargo build` left.

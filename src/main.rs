@@ -20,7 +20,7 @@ use cli::{Cli, Command};
 const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
-    if let Some(code) = cllm_actors::engine::child::run_if_child() {
+    if let Some(code) = cllm_actors::engine::run_if_child() {
         return code;
     }
     let result = match Cli::parse().command {

@@ -11,7 +11,7 @@ pub(crate) mod store;
 pub mod model;
 
 pub mod batch;
-pub mod child;
+mod child;
 mod disk_reads;
 mod engine_loop;
 pub mod fake;
@@ -24,3 +24,5 @@ mod runs;
 mod sample_rows;
 pub mod sampler;
 pub mod vocabulary_thread;
+
+pub use child::run_if_child;

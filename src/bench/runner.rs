@@ -16,7 +16,7 @@ use super::{BenchError, prompts, scenario, targets};
 /// Fewest requests of a round of a closed loop.
 const LEAST_REQUESTS: usize = 10;
 /// How often each place of a closed loop is filled in a round.
-const FILLS: usize = 3;
+const FILLS: usize = 2;
 
 /// What scenarios work with.
 #[derive(Debug)]
@@ -217,7 +217,7 @@ pub(super) fn case(label: impl Into<String>, on: &[usize], waves: &[Vec<Wave>]) 
     Case::new(label, sides.collect())
 }
 
-/// A round is more than one burst, where all begin and end together: each place is filled three times.
+/// A round is more than one burst, where all begin and end together: each place is filled twice.
 fn refilled(at_once: usize) -> usize {
     if at_once > 1 { (FILLS * at_once).max(LEAST_REQUESTS) } else { LEAST_REQUESTS }
 }
@@ -240,6 +240,6 @@ mod tests {
 
     #[test]
     fn several_at_a_time_are_filled_again() {
-        assert_eq!([1, 2, 4, 10, 16].map(refilled), [10, 10, 12, 30, 48]);
+        assert_eq!([1, 2, 4, 10, 16].map(refilled), [10, 10, 10, 20, 32]);
     }
 }

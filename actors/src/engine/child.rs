@@ -33,15 +33,18 @@ const STORE_DEADLINE: Duration = Duration::from_secs(8);
 /// Runs the engine, and nothing else, if this process was started as an engine process by the process host; to be
 /// called first in `main`, whose exit code it gives. In any other process it does nothing and returns `None`.
 pub fn run_if_child() -> Option<ExitCode> {
-    let arguments = std::env::args_os().skip(1);
-    let ours = ARGUMENTS.iter().map(OsStr::new);
-    arguments.eq(ours).then(|| match run() {
+    is_engine_process().then(|| match run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("ERROR the engine process cannot start: {error}");
             ExitCode::FAILURE
         }
     })
+}
+
+/// Whether this process was started to be an engine process.
+pub(crate) fn is_engine_process() -> bool {
+    std::env::args_os().skip(1).eq(ARGUMENTS.iter().map(OsStr::new))
 }
 
 type Out<W> = Arc<Mutex<FrameWriter<W>>>;

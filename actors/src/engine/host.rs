@@ -29,7 +29,7 @@ pub type Occupancy = Arc<dyn Any + Send + Sync>;
 pub enum HostKind {
     /// On threads of this process.
     Thread,
-    /// In a child process of the running executable, which must call [`run_if_child`](crate::engine::child::run_if_child)
+    /// In a child process of the running executable, which must call [`run_if_child`](crate::engine::run_if_child)
     /// first in its `main`.
     Process(ProcessOptions),
 }

@@ -142,6 +142,7 @@ impl ModelIdentity {
             memory: _,
             parked_limit: _,
             parked_bytes: _,
+            on_gpu: _,
             system: _,
             metadata,
         } = info;

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use self::keeper::{Keeper, News};
 use super::thread::LOOP_CAPACITY;
 use super::{EventSink, HostError, Occupancy, ProcessOptions};
-use crate::engine::child::{ARGUMENTS, BUILD};
+use crate::engine::child::{ARGUMENTS, BUILD, is_engine_process};
 use crate::engine::frames::{FrameReader, FrameWriter, FromEngine, PROTOCOL, ToEngine};
 use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
@@ -53,7 +53,8 @@ impl ProcessHost {
     /// Starts the process; its model loads in the background.
     ///
     /// # Errors
-    /// The operating system gives no process or thread.
+    /// The operating system gives no process or thread; or this process should be an engine process itself, and would start
+    /// others without end.
     ///
     /// # Panics
     /// Outside a tokio runtime, or in one without I/O.
@@ -63,6 +64,11 @@ impl ProcessHost {
         occupancy: Occupancy,
         sink: EventSink,
     ) -> std::io::Result<Self> {
+        if is_engine_process() {
+            return Err(std::io::Error::other(
+                "an engine process that does not call `run_if_child` first in its `main`",
+            ));
+        }
         let (commands, from_host) = bounded(CAPACITY);
         let (news, keeper_news) = unbounded();
         let mut child = spawn(options)?;
