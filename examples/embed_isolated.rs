@@ -52,7 +52,7 @@ async fn answer() -> Result<(), GenerateError> {
                 }
                 tokens += delta.tokens.len();
             }
-            GenerationEvent::Finished(end) => println!("{tokens} tokens, resumed {}", end.usage.resumed),
+            GenerationEvent::Finished(end) => println!("{tokens} tokens, resumed {}", end.resumed),
             GenerationEvent::Failed(error) => return Err(error),
             _ => {}
         }
