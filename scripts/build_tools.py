@@ -1,4 +1,4 @@
-"""cmake and libclang, which the build of llama.cpp needs: found, or installed.
+"""cmake and libclang, which the build of llama.cpp needs: found, or installed. And flags for its kernels.
 
 What cargo cannot find by itself is written to `.tools/cargo.toml`, which `.cargo/config.toml` includes: so a plain
 `cargo build` works too, with no variable to export. A variable set by the user wins over that file.
@@ -142,8 +142,19 @@ def use_wheels() -> None:
     write_config(variables)
 
 
+def kernel_flags() -> dict[str, str]:
+    """Keeps half-precision arithmetic out of ggml's C++ kernels where the compiler would use it for this processor.
+
+    With it they take 128 halves at a time and leave shorter vectors, as heads of 64 elements are, to scalar code: on a Xeon
+    (Sapphire Rapids) with GCC 12 a token after 2,000 others took 37 ms in place of 18. Older compilers do not know the flag.
+    """
+    macros = output("c++", "-march=native", "-dM", "-E", "-x", "c++", "/dev/null")
+    return {"CXXFLAGS_x86_64_unknown_linux_gnu": "-mno-avx512fp16"} if "__AVX512FP16__" in macros else {}
+
+
 def write_config(variables: dict[str, str]) -> None:
     """Writes what cargo shall export to build scripts; no file when there is nothing to say."""
+    variables = {**kernel_flags(), **variables}
     if not variables:
         CARGO_CONFIG.unlink(missing_ok=True)
         return

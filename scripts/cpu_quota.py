@@ -99,7 +99,7 @@ def table(args: argparse.Namespace, rates: dict[tuple[str, str, str], list[float
     lines = [f"{'threads':<8} {'spin':>8}" + "".join(f"  {'quota ' + quota:<24}" for quota in args.quotas)]
     for threads, spin in itertools.product(args.threads, args.spins):
         cells = (rates[quota, threads, spin] for quota in args.quotas)
-        cells = (f"{statistics.median(cell):.1f} ({min(cell):.1f}..{max(cell):.1f})" for cell in cells)
+        cells = (f"{statistics.median(cell):.1f} ({min(cell):.1f}..{max(cell):.1f})" if cell else "-" for cell in cells)
         lines.append(f"{threads:<8} {spin:>8}" + "".join(f"  {cell:<24}" for cell in cells))
     return "\n".join(line.rstrip() for line in lines)
 
@@ -117,14 +117,17 @@ def main() -> int:
     args = parser.parse_args()
     combinations = list(itertools.product(args.quotas, args.threads, args.spins))
     rates = {combination: [] for combination in combinations}
-    with quota_group() as group:
-        for number in range(args.rounds):
-            for quota, threads, spin in random.sample(combinations, len(combinations)):
-                limit(group, quota)
-                rates[quota, threads, spin].append(measure(args, group, threads, spin))
-            print(f"round {number + 1} of {args.rounds} is done", file=sys.stderr)
-    print(f"tokens/s of {AT_ONCE} at a time, median (range) of {args.rounds} rounds, {os.cpu_count()} processors")
-    print(table(args, rates))
+    try:
+        with quota_group() as group:
+            for number in range(args.rounds):
+                for quota, threads, spin in random.sample(combinations, len(combinations)):
+                    limit(group, quota)
+                    rates[quota, threads, spin].append(measure(args, group, threads, spin))
+                print(f"round {number + 1} of {args.rounds} is done", file=sys.stderr)
+    finally:
+        # Also of what was measured before something failed.
+        print(f"tokens/s of {AT_ONCE} at a time, median (range) of {args.rounds} rounds, {os.cpu_count()} processors")
+        print(table(args, rates))
     return 0
 
 

@@ -160,7 +160,10 @@ def judge(args, storm, resident, goodput, calm_goodput, idle_ms):
     late = sum(count for end, count in storm.ends.items() if any(word in end for word in ("deadline", "408", "Timeout")))
     soon = idle_ms + 2 * max_step_ms(args.set)
     share = statistics.median(goodput) / calm_goodput if goodput else float("nan")
+    fine = ("answered", "429", "408", "error [b'deadline_exceeded']")
+    lost = sum(count for end, count in storm.ends.items() if end.removeprefix("urgent ") not in fine)
     lines = [
+        ("ends other than answers, refusals and deadlines", "<=", 0, lost),
         ("goodput, median of half minutes over calm", ">=", 0.95, share),
         ("admitted requests that missed their deadline", "<=", 0, late),
         ("refusals with 429, p99, ms", "<=", 50, refused),

@@ -95,8 +95,8 @@ pub async fn run(config: &Config, routes: ApiRoutes, announcement: Announcement)
     let engine = args.engine.clone();
     let system = System::start(args).await.map_err(ServeError::Actors)?;
 
-    let watched = system.clone();
-    let mut all = health::routes(system.status(), move || watched.stalled());
+    let (watched, hopeless) = (system.clone(), system.clone());
+    let mut all = health::routes(system.status(), move || watched.stalled(), move || hopeless.is_lost());
     all.extend(crate::ui::routes());
     all.extend(routes(AppState { system: system.clone(), settings: Arc::clone(&settings) }, engine));
     let http = HttpServerArgs::new(listener, all, Arc::clone(&settings));

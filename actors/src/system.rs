@@ -451,6 +451,11 @@ impl System {
         }
     }
 
+    /// Most tokens of an answer, whatever a request asks for; `None`: no bound but the context.
+    pub fn max_iterations(&self) -> Option<u32> {
+        self.inner.args.max_iterations
+    }
+
     /// Refuses new requests from now on.
     pub fn drain(&self) {
         self.inner.wiring.status.send_replace(Status::Draining);

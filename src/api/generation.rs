@@ -113,7 +113,7 @@ impl Api {
             Some(model) => {
                 plan.check_tokens(model.n_vocab)?;
                 plan.check_messages(model.n_ctx_seq)?;
-                plan.check_logprobs(model.n_ctx_seq)
+                plan.check_logprobs(model.n_ctx_seq, self.app.system.max_iterations())
             }
             // Admission says why there is none.
             None => Ok(()),

@@ -176,12 +176,13 @@ impl Plan {
         Err(GenerateError::ContextLengthExceeded { prompt_tokens, counted: Counted::AtLeast, context_tokens })
     }
 
-    /// Refuses what could come to more log-probabilities than one answer may hold, in a context of this many tokens.
+    /// Refuses what could come to more log-probabilities than one answer may hold, in a context of this many tokens and with at
+    /// most so many generated ones.
     ///
     /// # Errors
     /// 400 that names the field and the bound.
-    pub(crate) fn check_logprobs(&self, context_tokens: u32) -> Result<(), ApiError> {
-        logprobs::check(&self.requests, context_tokens)
+    pub(crate) fn check_logprobs(&self, context_tokens: u32, generated: Option<u32>) -> Result<(), ApiError> {
+        logprobs::check(&self.requests, context_tokens, generated.unwrap_or(u32::MAX))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Probes, answered from the state of the actor tree and never by asking an actor.
 //!
-//! `/livez`: the process answers. `/readyz`: requests are served at once and the engine ends its steps; while it restarts
+//! `/livez`: the process answers, and can still help itself. `/readyz`: requests are served at once and the engine ends its steps; while it restarts
 //! requests only wait, but a balancer with another server to choose should choose it. `/health` is `/readyz` behind a key.
 
 use std::time::Duration;
@@ -14,10 +14,12 @@ use warp::reply::Response;
 
 use crate::http::route::Route;
 
-/// The probes' routes. `stalled` says how long the engine has been silent if that is too long.
+/// The probes' routes. `stalled` says how long the engine has been silent if that is too long, `is_lost` whether only another
+/// process can help.
 pub fn routes(
     status: watch::Receiver<Status>,
     stalled: impl Fn() -> Option<Duration> + Clone + Send + Sync + 'static,
+    is_lost: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Vec<Route> {
     let ready = move || {
         let (status, stalled) = (status.clone(), stalled.clone());
@@ -26,11 +28,11 @@ pub fn routes(
             async move { Ok(reply(code, &body)) }
         }
     };
-    vec![
-        Route::get("/livez", |_| async { Ok(reply(StatusCode::OK, &json!({ "status": "ok" }))) }).probe(),
-        Route::get("/readyz", ready()).probe(),
-        Route::get("/health", ready()),
-    ]
+    let live = move |_| {
+        let (code, status) = if is_lost() { (StatusCode::SERVICE_UNAVAILABLE, "hung") } else { (StatusCode::OK, "ok") };
+        async move { Ok(reply(code, &json!({ "status": status }))) }
+    };
+    vec![Route::get("/livez", live).probe(), Route::get("/readyz", ready()).probe(), Route::get("/health", ready())]
 }
 
 fn readiness(status: &Status, stalled: Option<Duration>) -> (StatusCode, Value) {

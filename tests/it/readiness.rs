@@ -57,6 +57,15 @@ async fn an_engine_thread_that_hangs_is_not_ready_and_the_server_lives() {
 }
 
 #[tokio::test]
+async fn a_server_whose_engine_thread_hangs_for_good_says_that_it_is_lost() {
+    let server = Server::start(&["backend.watchdog_ms=100", "backend.fake.hang=HANG"]).await;
+    let _hung = server.begin(PATH, &text_body("HANG", json!({})));
+    assert_eq!(lost(&server).await["status"], "stalled");
+    soon("not alive", async { while server.get("/livez").await.status == 200 {} }).await;
+    assert_eq!(server.get("/livez").await.json()["status"], "hung");
+}
+
+#[tokio::test]
 async fn an_engine_process_that_hangs_is_not_ready_until_it_is_replaced() {
     let settings = ["backend.fake.host=process", "backend.watchdog_ms=500", "backend.fake.hang=HANG"];
     let server = Server::start(&settings).await;

@@ -124,6 +124,11 @@ impl Store {
         own.map(|(_, held)| common_prefix(held, tokens)).max().unwrap_or(0)
     }
 
+    /// Most bytes of the folder.
+    pub(crate) const fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
     /// Whether the writer would take a prefix now.
     pub(crate) fn has_room(&self) -> bool {
         self.writer.as_ref().is_some_and(|writer| !writer.jobs.is_full())
@@ -172,9 +177,10 @@ impl Store {
         self.accept(id, tenant, outcome)
     }
 
-    /// Has a file read beside the loop. False: it cannot be.
-    pub(crate) fn start_reading(&self, id: FileId, ticket: Ticket) -> bool {
-        let (Some(known), Some(reader)) = (self.files.get(&id), self.reader.as_ref()) else { return false };
+    /// Has a file read beside the loop. False: it cannot be. From now on it is the last to make room.
+    pub(crate) fn start_reading(&mut self, id: FileId, ticket: Ticket) -> bool {
+        let (Some(known), Some(reader)) = (self.files.get_mut(&id), self.reader.as_ref()) else { return false };
+        known.used_at = SystemTime::now();
         reader.jobs.try_send(Read { ticket, file: id, path: known.path.clone() }).is_ok()
     }
 

@@ -9,6 +9,7 @@ use futures_util::stream::unfold;
 use ractor::rpc::CallResult;
 
 use super::System;
+use crate::engine::host::HostKind;
 use crate::engine::protocol::Epoch;
 use crate::inspector::log::{ActorEvent, After};
 use crate::inspector::snapshot::{ActorFacts, Snapshot, is_session};
@@ -18,6 +19,10 @@ use crate::supervision::{EventKind, Gate, SupervisionEventRecord, record};
 
 #[cfg(test)]
 mod tests;
+
+/// How many times longer than it ever should an engine on threads is silent before the process is given up: a machine that
+/// reads its weights from a disk in every step is slow and no hopeless case.
+const HOPELESS: u32 = 30;
 
 /// Longest wait for a supervisor to take a command; it does nothing slow in its handlers.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
@@ -68,6 +73,14 @@ impl System {
     /// The state of all actors, without asking one of them.
     pub fn actors(&self) -> Snapshot {
         Snapshot::take(self.inner.log.last(), &self.inner.wiring, self.inner.args.stall_after)
+    }
+
+    /// Whether nothing in this process can help any more: the engine runs on threads here, has ended no step for thirty times
+    /// as long as it ever should (`stall_after`) with requests under way, and nothing can end a thread.
+    pub fn is_lost(&self) -> bool {
+        let args = &self.inner.args;
+        let hung = self.inner.wiring.pulse.stalled(args.stall_after.saturating_mul(HOPELESS));
+        args.host == HostKind::Thread && hung.is_some()
     }
 
     /// One actor, by its path with or without the leading instance name.

@@ -13,8 +13,9 @@ const MOST: u64 = 4_000_000;
 ///
 /// # Errors
 /// 400 that names the field and the bound.
-pub(super) fn check(requests: &[GenerateRequest], context_tokens: u32) -> Result<(), ApiError> {
-    let each = |request| most_tokens(request, u64::from(context_tokens)) * per_token(request);
+pub(super) fn check(requests: &[GenerateRequest], context_tokens: u32, generated: u32) -> Result<(), ApiError> {
+    let bounds = (u64::from(context_tokens), u64::from(generated));
+    let each = |request| most_tokens(request, bounds) * per_token(request);
     let in_all: u64 = requests.iter().map(each).sum();
     if in_all <= MOST {
         return Ok(());
@@ -38,8 +39,8 @@ fn per_token(request: &GenerateRequest) -> u64 {
 }
 
 /// Most tokens of the sequence that have log-probabilities.
-fn most_tokens(request: &GenerateRequest, context_tokens: u64) -> u64 {
-    let generated = request.max_tokens.map_or(context_tokens, u64::from);
+fn most_tokens(request: &GenerateRequest, (context_tokens, generated): (u64, u64)) -> u64 {
+    let generated = request.max_tokens.map_or(context_tokens, u64::from).min(generated);
     let prompt = match &request.prompt {
         _ if request.prompt_logprobs.is_none() => 0,
         Prompt::Chat(_) => context_tokens,

@@ -179,7 +179,7 @@ fn logprobs_refused(prompt: Prompt, body: Value, top: u32, context: u32) -> Opti
     if fields.boolean(&["echo"]).unwrap() == Some(true) {
         plan.want_prompt_logprobs(Some(top));
     }
-    let error = plan.check_logprobs(context).err()?;
+    let error = plan.check_logprobs(context, None).err()?;
     assert!(error.message().contains("at most 4000000"), "{}", error.message());
     error.param().map(str::to_owned)
 }

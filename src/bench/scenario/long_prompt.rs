@@ -103,7 +103,7 @@ impl Gaps {
     fn of((streams, long): &Disturbed) -> Option<Self> {
         let firsts: Option<Vec<Instant>> = streams.seen.iter().map(|seen| seen.arrivals.first().copied()).collect();
         let (from, to) = (firsts?.into_iter().max()?, streams.seen.iter().map(|seen| seen.ended).min()?);
-        let arrival = long.seen.first()?.sent;
+        let arrival = long.seen.first().map(|long| long.sent).filter(|arrival| *arrival < to)?;
         let within = |from, to| streams.seen.iter().flat_map(move |seen| seen.gaps(from, to)).map(ms);
         // A gap that the arrival cuts ends in the second window; one that the end cuts would count nowhere.
         let open = streams.seen.iter().filter_map(|seen| seen.gap_open_at(to)).map(ms);
@@ -146,5 +146,8 @@ mod tests {
         let done = seen(0, &[0, 10, 20, 30], 910);
         let gaps = Gaps::of(&(wave(vec![first, done]), long)).expect("there are gaps");
         assert_eq!(gaps.beside.max, 10.0, "its text was over: nothing was kept waiting");
+        let (early, late) = (seen(0, &[0, 10, 20], 24), seen(0, &[0, 10, 20, 30, 40], 910));
+        let undisturbed = (wave(vec![early, late]), wave(vec![seen(25, &[400], 500)]));
+        assert!(Gaps::of(&undisturbed).is_none(), "a stream was over before the long prompt came");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cllm_actors::engine::spec::{EngineSpec, KvType};
+use cllm_actors::engine::spec::{EngineSpec, FlashAttention, KvType, LlamaSpec, SplitMode};
 
 use super::*;
 
@@ -68,6 +68,37 @@ fn text_values_become_the_types_of_their_keys() {
     assert_eq!(config.server.cors_origins, ["*", "https://a.example:8443"]);
     assert_eq!(config.model.alias.as_deref(), Some("true"));
     assert_eq!(config.backend.llama_cpp.type_k, KvType::Q8_0);
+}
+
+#[test]
+fn every_key_of_llama_cpp_reaches_the_engine() {
+    let text = "model: {path: m.gguf, max_context_length: 512}\n\
+                scheduler: {max_batch_size: 3}\n\
+                backend: {llama_cpp: {n_ctx: 4096, n_batch: 300, n_ubatch: 200, n_threads: 5, n_gpu_layers: 7, use_mmap: false, \
+                use_mlock: true, type_k: q8_0, type_v: q4_0, kv_unified: true, flash_attn: enabled, main_gpu: 1, split_mode: row, \
+                tensor_split: [3, 1.5], devices: [CUDA0, CUDA1]}}";
+    let EngineSpec::Llama(spec) = accepted(text, &[], &[]).config.engine_spec() else { panic!("not llama.cpp") };
+    let expected = LlamaSpec {
+        n_ctx: Some(4096),
+        max_context_length: 512,
+        running: 3,
+        n_batch: 300,
+        n_ubatch: 200,
+        n_threads: 5,
+        n_gpu_layers: 7,
+        use_mmap: false,
+        use_mlock: true,
+        type_k: KvType::Q8_0,
+        type_v: KvType::Q4_0,
+        kv_unified: true,
+        flash_attn: FlashAttention::Enabled,
+        main_gpu: 1,
+        split_mode: SplitMode::Row,
+        tensor_split: vec![3.0, 1.5],
+        devices: vec!["CUDA0".to_owned(), "CUDA1".to_owned()],
+        ..LlamaSpec { retained: spec.retained, ..LlamaSpec::new("m.gguf") }
+    };
+    assert_eq!(*spec, expected);
 }
 
 #[test]

@@ -25,13 +25,14 @@ pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
     Err(ApiError::invalid(None, "invalid_value", message))
 }
 
-/// Commas, and opening brackets and braces outside of strings.
+/// Commas and colons, and opening brackets and braces outside of strings.
 fn values(body: &[u8]) -> usize {
     let mut bytes = body.iter();
     let mut values = 0;
     while let Some(byte) = bytes.next() {
         match byte {
-            b',' => values += 1,
+            // A name takes about as much as a value.
+            b',' | b':' => values += 1,
             b'[' | b'{' => values += CONTAINER,
             b'"' => skip_string(&mut bytes),
             _ => {}
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_stands_in_a_string_is_no_value() {
-        assert_eq!(values(br#"{"a":"[,{\"[,","b\\":[1,2]}"#), 2 * CONTAINER + 2);
+        assert_eq!(values(br#"{"a":"[,{\"[,","b\\":[1,2]}"#), 2 * CONTAINER + 4);
         assert!(!refused(&format!("{{\"prompt\":\"{}\"}}", "[,{".repeat(1_000_000))));
         assert!(!refused(&format!("{{\"prompt\":\"{}", "\\".repeat(1_000_001))), "not ours to find wrong");
     }

@@ -64,7 +64,7 @@ impl TestServer {
     async fn start(settings: HttpSettings) -> Self {
         let (status, follow) = watch::channel(Status::Ready);
         let (chunks, receiver) = mpsc::channel(4);
-        let mut routes = health::routes(follow, || None);
+        let mut routes = health::routes(follow, || None, || false);
         routes.extend(test_routes(receiver));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let args = HttpServerArgs::new(listener, routes, Arc::new(settings));

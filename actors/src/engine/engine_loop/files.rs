@@ -62,7 +62,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// Long or wanted again, and enough of it is in no file yet.
     fn is_worth_a_file(&self, slot: &Slot) -> bool {
         let wanted = slot.n_cached >= COSTLY_TOKENS || slot.proven;
-        let Some(store) = self.store.as_ref().filter(|_| wanted) else { return false };
+        let bytes = self.model.info().kv_bytes_per_token.saturating_mul(slot.n_cached as u64);
+        let Some(store) = self.store.as_ref().filter(|store| wanted && bytes <= store.max_bytes()) else {
+            return false;
+        };
         let new = slot.n_cached - store.known_of(slot.tenant, slot.cached());
         new >= NEW_TOKENS && new >= slot.n_cached / 4
     }
@@ -79,8 +82,9 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
 
     /// Fills a sequence from a file; returns how many of the request's tokens it holds then.
     pub(super) fn restore(&mut self, admit: &Admit, file: FileId) -> usize {
-        self.overwrite(admit.sequence);
+        // First of all: a prefix that is overwritten may be written to a file, for which this one may have to make room.
         let read = self.store.as_mut().and_then(|store| store.read(file, admit.tenant));
+        self.overwrite(admit.sequence);
         self.fill(admit, file, read)
     }
 

@@ -29,8 +29,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         self.waiting.push(admit);
     }
 
-    fn starts_reading(&self, admit: &Admit, file: FileId) -> bool {
-        let Some(store) = self.store.as_ref() else { return false };
+    fn starts_reading(&mut self, admit: &Admit, file: FileId) -> bool {
+        let Some(store) = self.store.as_mut() else { return false };
         let large = store.bytes(file, admit.tenant).is_some_and(|bytes| bytes > self.busy_bytes);
         large && store.start_reading(file, (admit.epoch, admit.request))
     }

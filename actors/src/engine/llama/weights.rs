@@ -163,3 +163,25 @@ unsafe extern "C" fn report_progress(progress: f32, user_data: *mut c_void) -> b
     }
     !state.cancelled && state.panic.is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_gpus_and_memory_reaches_llama_cpp() {
+        let spec = LlamaSpec {
+            n_gpu_layers: 7,
+            main_gpu: 1,
+            split_mode: SplitMode::Row,
+            use_mmap: false,
+            use_mlock: true,
+            ..LlamaSpec::new("m.gguf")
+        };
+        let params = params(&spec);
+        assert_eq!((params.n_gpu_layers, params.main_gpu), (7, 1));
+        assert_eq!((params.split_mode, params.load_mode), (sys::LLAMA_SPLIT_MODE_ROW, sys::LLAMA_LOAD_MODE_MLOCK));
+        let shares = shares(&[3.0, 1.5]).expect("two devices at least");
+        assert!(shares[..2] == [3.0, 1.5] && shares[2..].iter().all(|share| *share == 0.0), "{shares:?}");
+    }
+}

@@ -17,8 +17,19 @@ impl Folder {
     }
 
     fn open(&self) -> Store {
-        let spec = KvStoreSpec { path: self.0.clone(), max_bytes: 1 << 30 };
+        self.open_for(1 << 30)
+    }
+
+    /// With room for so many bytes.
+    fn open_for(&self, max_bytes: u64) -> Store {
+        let spec = KvStoreSpec { path: self.0.clone(), max_bytes };
         Store::open(&spec, "this").expect("a folder can be made")
+    }
+
+    /// All its files together.
+    fn bytes(&self) -> u64 {
+        let entries = std::fs::read_dir(&self.0).expect("the folder");
+        entries.map(|entry| entry.and_then(|entry| entry.metadata()).expect("a file").len()).sum()
     }
 
     /// With a file of these tokens.
@@ -140,6 +151,23 @@ fn an_idle_loop_admits_what_has_been_read() {
     let (_commands, queue) = crossbeam_channel::bounded(1);
     assert!(matches!(engine.inner.take_commands(&queue), Flow::Continue));
     assert_eq!(engine.outcome().reused[&1], 600);
+}
+
+#[test]
+fn a_file_is_read_before_it_makes_room_for_what_its_reader_overwrites() {
+    let folder = Folder::new("full");
+    let tokens = prompt(1, 600);
+    let mut engine = Engine::new(FakeSpec::default());
+    drop(folder.with_file(&tokens, state(&tokens)));
+    // Room for one of two.
+    engine.inner.store = Some(folder.open_for(folder.bytes() * 3 / 2));
+    engine.apply(EngineCommand::Admit(Box::new(admit(9, 3, prompt(3, 600), 1))));
+    engine.run_dry();
+    let asked = [tokens, prompt(2, 5)].concat();
+    engine.apply(from_file(1, 3, &engine, asked.clone()));
+    engine.run_dry();
+    let outcome = engine.outcome();
+    assert_eq!((outcome.reused[&1], &outcome.tokens[&1]), (600, &fake::continuation(&engine.spec, &asked, 5)));
 }
 
 #[test]

@@ -217,4 +217,38 @@ proptest! {
         prop_assert_eq!((world.policy.waiting(), world.policy.active()), (0, 0));
         prop_assert!(world.policy.prefixes.is_empty());
     }
+
+    /// However many of its own class and of worse ones keep coming, sharing prefixes with it and with each other: not more
+    /// than a few are answered before it runs that came after it.
+    #[test]
+    fn nobody_is_overtaken_for_ever(before in 0u64..12, kinds in prop::collection::vec((0u8..2, 0usize..3), 400)) {
+        const OVERTAKERS: usize = 6 * PLACES;
+        let mut world = World::new();
+        let arrive = |world: &mut World, request: RequestId| {
+            let (worse, shared) = kinds[request as usize % kinds.len()];
+            world.open.insert(request, (1 + i32::from(worse), [20, 100, 300][shared]));
+            world.submit(request);
+        };
+        (1..=before).for_each(|request| arrive(&mut world, request));
+        let mine = before + 1;
+        world.open.insert(mine, (1, 300));
+        world.submit(mine);
+        for next in mine + 1..mine + 300 {
+            arrive(&mut world, next);
+            world.answer();
+            for place in 0..PLACES {
+                world.compute(place);
+            }
+            if let Some(at) = world.running.iter().position(|(_, _, left)| *left == 0) {
+                world.end(at);
+            }
+            let runs = world.running.iter().any(|(request, ..)| *request == mine) || world.forgotten.contains(&mine);
+            let overtakers = world.forgotten.iter().filter(|request| **request > mine).count();
+            prop_assert!(runs || overtakers <= OVERTAKERS, "{overtakers} after {before}");
+            if runs {
+                return Ok(());
+            }
+        }
+        prop_assert!(false, "it never ran");
+    }
 }
