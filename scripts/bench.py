@@ -35,8 +35,10 @@ def main() -> int:
     out = args.out or (ROOT / "target" / "bench" if args.quick else ROOT / "docs" / "bench")
     out.mkdir(parents=True, exist_ok=True)
     command = [str(args.binary), "bench", "--targets", "--patience", "300",
-               "--json", str(out / "report.json"), "--html", str(out / "report.html"),
-               "--scenario", QUICK_SCENARIOS if args.quick else SCENARIOS]
+               "--json", str(out / "report.json"), "--html", str(out / "report.html")]
+    if "--scenario" not in args.bench:
+        # Those that are named are run beside others that are.
+        command += ["--scenario", QUICK_SCENARIOS if args.quick else SCENARIOS]
     command += args.bench or (["--rounds", "2", "--concurrency", "1,10,16"] if args.quick else [])
     with contextlib.ExitStack() as servers:
         ours = servers.enter_context(cllm(args))
