@@ -318,7 +318,7 @@ impl Policy {
     fn fill_places(&mut self, actions: &mut Vec<Action>) {
         while self.is_admitting() && self.active.len() < self.places.open() {
             let Some(next) = self.next(actions) else { return };
-            if !self.fits(next.tokens.len()) || !self.accepts_company(next.request) {
+            if !self.fit_beside(self.active.values(), next.tokens.len()) || !self.accepts_company(next.request) {
                 return;
             }
             let Some(Queued { request, standing, tokens, charge }) = self.queue.take(next.request) else { return };
@@ -365,17 +365,14 @@ impl Policy {
         if self.loners.contains(&request) || self.better_than(priority) > free {
             return Some(Kv::Kept);
         }
-        let used: usize = staying().map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();
-        (used + next.tokens.len() + HEADROOM_TOKENS > self.limits.n_ctx).then_some(Kv::Freed)
+        (!self.fit_beside(staying(), next.tokens.len())).then_some(Kv::Freed)
     }
 
     /// Whether the next request would fit if all worse ones were gone. If not, they would make room for nothing.
     fn fits_beside_its_betters(&self, next: &Queued) -> bool {
         let stays = |active: &&Active| active.stop == Stop::No && active.priority() <= next.standing.priority;
         let betters = || self.active.values().filter(stays);
-        let used: usize = betters().map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();
-        let room = used == 0 || used + next.tokens.len() + HEADROOM_TOKENS <= self.limits.n_ctx;
-        room && betters().count() < self.places.open()
+        self.fit_beside(betters(), next.tokens.len()) && betters().count() < self.places.open()
     }
 
     fn is_admitting(&self) -> bool {
@@ -388,10 +385,10 @@ impl Policy {
             || (!self.loners.contains(&request) && !self.active.keys().any(|active| self.loners.contains(active)))
     }
 
-    /// Whether a request's tokens fit beside the running ones, with headroom. Alone it always does.
-    fn fits(&self, tokens: usize) -> bool {
-        let used: usize = self.active.values().map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();
-        self.active.is_empty() || used + tokens + HEADROOM_TOKENS <= self.limits.n_ctx
+    /// Whether so many tokens fit beside those of the others, with headroom. Alone they always do.
+    fn fit_beside<'a>(&self, others: impl Iterator<Item = &'a Active>, tokens: usize) -> bool {
+        let used: usize = others.map(|active| active.tokens.len() + HEADROOM_TOKENS).sum();
+        used == 0 || used + tokens + HEADROOM_TOKENS <= self.limits.n_ctx
     }
 
     fn tell_waiting(&mut self, actions: &mut Vec<Action>) {
