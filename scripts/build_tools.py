@@ -69,10 +69,12 @@ def compiler_found() -> bool:
 
 
 def earlier_choice_works() -> bool:
-    """Whether an earlier run wrote a configuration whose files are all still there."""
+    """Whether an earlier run wrote a configuration whose files are all still there, with the flags of this machine."""
     if not CARGO_CONFIG.exists():
         return False
     text = CARGO_CONFIG.read_text()
+    if not all(f'{key} = "{flags}"' in text for key, flags in kernel_flags().items()):
+        return False
     paths = re.findall(r'= "(?:-I)?(/[^"]*)"', text)
     if not paths or not all(Path(path).exists() for path in paths):
         return False
