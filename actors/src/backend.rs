@@ -20,8 +20,8 @@ use self::questions::{Question, Questions};
 use crate::boards::backend as board;
 use crate::engine::host::{EngineFault, EngineHost, HostError, HostKind};
 use crate::engine::protocol::{
-    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, Epoch, Held, Limits, RequestId, SequenceId, StepOutput,
-    StoredPrefix, TextPart, Token,
+    AddSpecial, Admit, Ended, EngineCommand, EngineEvent, EngineThread, Epoch, Held, Limits, RequestId, SequenceId,
+    StepOutput, StoredPrefix, TextPart, Token,
 };
 use crate::engine::spec::EngineSpec;
 use crate::engine::vocabulary_thread::{text_bytes, token_bytes};
@@ -323,8 +323,8 @@ impl BackendState {
             EngineEvent::Detokenized { id, result } => self.on_detokenized(id, result),
             EngineEvent::StepStarted { epoch, requests } => self.on_step_started(epoch, requests),
             EngineEvent::TokenizeStarted { id } => self.suspects.tokenizing = Some(id),
-            EngineEvent::Failed { cause } => {
-                self.charge();
+            EngineEvent::Failed { cause, thread } => {
+                self.charge(thread);
                 return Err(cause.into());
             }
             EngineEvent::LoadFailed { cause } => return Err(cause.into()),
@@ -340,10 +340,19 @@ impl BackendState {
     }
 
     /// The engine died: of those it worked on, whoever has gained nothing may be the reason.
-    fn charge(&self) {
+    fn charge(&self, thread: Option<EngineThread>) {
         if self.doomed {
             return;
         }
+        if thread != Some(EngineThread::Vocabulary) {
+            self.charge_step();
+        }
+        if thread != Some(EngineThread::Loop) {
+            self.charge_text();
+        }
+    }
+
+    fn charge_step(&self) {
         let quarantine = &self.wiring.quarantine;
         quarantine.charge(&self.suspects.in_step);
         for request in &self.suspects.in_step {
@@ -352,11 +361,14 @@ impl BackendState {
                 quarantine.clear(*request);
             }
         }
+    }
+
+    fn charge_text(&self) {
         if let Some(TokensTo::Session { session, request }) =
             self.suspects.tokenizing.and_then(|id| self.questions.tokens_to(id))
             && lives(session)
         {
-            quarantine.charge(&[*request]);
+            self.wiring.quarantine.charge(&[*request]);
         }
     }
 

@@ -24,6 +24,7 @@ mod messages;
 mod methods;
 mod parts;
 mod size;
+pub mod weight;
 
 use std::time::SystemTime;
 
@@ -36,7 +37,7 @@ use dialect::Dialect;
 use environment::Effort;
 use guard::{Guard, Scope};
 
-pub use messages::{MessageError, ROLES, normalize_messages};
+pub use messages::{MAX_EXTRA_WEIGHT, MessageError, ROLES, normalize_messages};
 
 /// A conversation to be laid out by the model's chat template.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -256,6 +256,8 @@ impl SessionState {
         self.answer.prompt_len = tokens.len() as u32;
         self.shown.prompt(self.answer.prompt_len);
         self.prompt = tokens;
+        // What they were made of may be many times as large, and the session may wait for long.
+        self.request.prompt = Prompt::Tokens(Arc::default());
         let cache = self.sharing.outcome();
         self.outbox.send(GenerationEvent::Started { prompt_tokens: self.answer.prompt_len, cache });
         Ok(())

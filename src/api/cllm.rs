@@ -50,6 +50,7 @@ pub(super) async fn encode(api: Api, mut call: Call) -> Result<Response, ApiErro
     let mut fields = Fields::of(call.json().await?);
     let text = fields.string(&["text"])?.filter(|text| !text.is_empty()).ok_or_else(|| missing("text"))?;
     check_length("text", &text)?;
+    drop(fields);
     let parts = vec![TextPart { text, trust: Trust::User }];
     let tokens = api.app.system.tokenize(parts, AddSpecial::Never).await?;
     Ok(success(&json!({ "length": tokens.len(), "tokens": tokens })))

@@ -41,6 +41,8 @@ pub(super) async fn tokenize(api: Api, mut call: Call) -> Result<Response, ApiEr
     let mut fields = Fields::of(call.json().await?);
     let text = read_text(&mut fields)?;
     check_model(&api.app.settings, fields.string(&["model"])?.as_deref())?;
+    // What else the body carries waits for nothing.
+    drop(fields);
     let system = &api.app.system;
     let tokens = system.tokenize(vec![text.part], text.special).await?;
     let pieces = if text.with_pieces { Some(pieces(system, &tokens).await?) } else { None };
@@ -58,6 +60,7 @@ pub(super) async fn detokenize(api: Api, mut call: Call) -> Result<Response, Api
     check_model(&api.app.settings, fields.string(&["model"])?.as_deref())?;
     let model = api.app.system.model().ok_or(GenerateError::ModelLoading)?;
     check_ids("tokens", ids.iter().copied(), model.n_vocab)?;
+    drop(fields);
     let bytes = api.app.system.detokenize(ids).await?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(warp::reply::json(&json!({ "content": text, "prompt": text })).into_response())
@@ -68,6 +71,7 @@ pub(super) async fn apply_template(api: Api, mut call: Call) -> Result<Response,
     let mut fields = Fields::of(call.json().await?);
     let chat = conversation(&mut fields)?;
     check_model(&api.app.settings, fields.string(&["model"])?.as_deref())?;
+    drop(fields);
     let parts = api.app.system.render(chat).await?;
     let prompt: String = parts.into_iter().map(|part| part.text).collect();
     Ok(warp::reply::json(&json!({ "prompt": prompt })).into_response())

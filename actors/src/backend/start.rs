@@ -37,6 +37,8 @@ pub(super) async fn start_engine(
     let occupancy = tokio::time::timeout(OCCUPANCY_DEADLINE, occupancy)
         .await
         .map_err(|_| "the previous engine does not free its memory")??;
+    // It is gone, and hangs no more.
+    args.wiring.pulse.rest();
     let (loaded, load) = oneshot::channel();
     let sink = event_sink(myself, args.wiring.clone(), loaded);
     let host = EngineHost::start(args.engine.clone(), &args.host, Arc::new(occupancy), sink)?;
@@ -52,7 +54,7 @@ fn event_sink(myself: BackendRef, wiring: Arc<Wiring>, loaded: oneshot::Sender<L
             EngineEvent::Loading { progress } => return on_progress(&wiring, progress),
             EngineEvent::Loaded(info) => Ok(info),
             EngineEvent::LoadFailed { cause } => Err(cause),
-            EngineEvent::Failed { ref cause } => match take(&loaded) {
+            EngineEvent::Failed { ref cause, .. } => match take(&loaded) {
                 Some(sender) => return drop(sender.send(Err(cause.clone()))),
                 None => return drop(myself.cast(BackendMsg::Engine(event))),
             },

@@ -64,8 +64,12 @@ async fn without_engine() -> BackendState {
 }
 
 fn engine_died(state: &mut BackendState) -> String {
+    engine_died_of(state, None)
+}
+
+fn engine_died_of(state: &mut BackendState, thread: Option<EngineThread>) -> String {
     let cause = "signal 9".to_owned();
-    state.on_engine(EngineEvent::Failed { cause }).expect_err("the actor ends").to_string()
+    state.on_engine(EngineEvent::Failed { cause, thread }).expect_err("the actor ends").to_string()
 }
 
 #[tokio::test]
@@ -111,4 +115,32 @@ async fn a_death_between_two_schedulers_clears_nobody_of_what_it_was_charged_wit
     state.on_engine(EngineEvent::StepStarted { epoch: 0, requests: vec![7] }).expect("an event, of the old scheduler");
     engine_died(&mut state);
     assert_eq!(quarantine(&state), Verdict::Suspect);
+}
+
+#[tokio::test]
+async fn a_thread_that_fails_is_not_charged_to_what_the_other_one_worked_on() {
+    let mut state = without_engine().await;
+    let (reads, writes) = (spawned(Session).await, spawned(Session).await);
+    state.sessions.insert(7, writes);
+    let text = Question::Tokens(TokensTo::Session { session: reads, request: 8 });
+    let asked = state.ask(text, 1, |id| EngineCommand::Tokenize { id, parts: Vec::new(), special: AddSpecial::Never });
+    asked.expect("the last event is yet to come");
+    let verdicts = |state: &BackendState| [7, 8].map(|request| state.wiring.quarantine.verdict(request));
+    let working = |state: &mut BackendState| {
+        state.on_engine(EngineEvent::StepStarted { epoch: 0, requests: vec![7] }).expect("an event");
+        state.on_engine(EngineEvent::TokenizeStarted { id: 1 }).expect("an event");
+    };
+    for _ in 0..2 {
+        working(&mut state);
+        engine_died_of(&mut state, Some(EngineThread::Vocabulary));
+    }
+    assert_eq!(verdicts(&state), [Verdict::Trusted, Verdict::Suspect]);
+    for _ in 0..2 {
+        working(&mut state);
+        engine_died_of(&mut state, Some(EngineThread::Loop));
+    }
+    assert_eq!(verdicts(&state), [Verdict::Suspect, Verdict::Suspect]);
+    working(&mut state);
+    engine_died(&mut state);
+    assert_eq!(verdicts(&state), [Verdict::Guilty, Verdict::Guilty], "nobody knows which");
 }

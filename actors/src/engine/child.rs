@@ -173,7 +173,7 @@ fn in_its_place(event: EngineEvent, error: &WriteError) -> EngineEvent {
             EngineEvent::Inventory { epoch, sequences: Vec::new(), files: Vec::new() }
         }
         EngineEvent::Files { epoch, gone, .. } => EngineEvent::Files { epoch, stored: Vec::new(), gone },
-        _ => EngineEvent::Failed { cause: format!("an event cannot be told: {error}") },
+        _ => EngineEvent::Failed { cause: format!("an event cannot be told: {error}"), thread: None },
     }
 }
 

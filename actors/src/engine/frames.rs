@@ -12,7 +12,7 @@ use crate::engine::protocol::{EngineCommand, EngineEvent};
 use crate::engine::spec::EngineSpec;
 
 /// Grows whenever a frame changes its meaning.
-pub(crate) const PROTOCOL: u32 = 3;
+pub(crate) const PROTOCOL: u32 = 4;
 
 /// Longest frame in bytes. A longer one is not written; one that comes is a broken pipe, not a message.
 pub(crate) const MAX_FRAME_BYTES: usize = 64 << 20;

@@ -305,7 +305,18 @@ pub enum EngineEvent {
     Failed {
         /// One line for the operator.
         cause: String,
+        /// Which thread failed, if that is known: what the other one worked on is not the reason.
+        thread: Option<EngineThread>,
     },
+}
+
+/// One of an engine's two threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EngineThread {
+    /// The one that loads and decodes.
+    Loop,
+    /// The one that tokenizes and detokenizes.
+    Vocabulary,
 }
 
 /// Everything that one step produced.

@@ -2,8 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use super::weight;
+
 /// The roles of messages after normalisation.
 pub const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
+
+/// Most that all messages of a chat may carry beside roles and texts, as [`weight`] counts it: a value in memory is many times
+/// its text, and all of it is kept until the prompt is laid out.
+pub const MAX_EXTRA_WEIGHT: usize = 65_536;
 
 /// A mistake in the messages of a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,18 +31,41 @@ pub fn normalize_messages(messages: Vec<Value>) -> Result<Vec<Value>, MessageErr
     if messages.is_empty() {
         return Err(wrong("messages", "must not be empty"));
     }
-    messages.into_iter().enumerate().map(|(index, message)| normalize(message, &format!("messages[{index}]"))).collect()
+    let mut room = Room { left: MAX_EXTRA_WEIGHT };
+    let messages = messages.into_iter().enumerate();
+    messages.map(|(index, message)| normalize(message, &format!("messages[{index}]"), &mut room)).collect()
 }
 
-fn normalize(message: Value, path: &str) -> Result<Value, MessageError> {
+/// What there may still be beside roles and texts.
+struct Room {
+    left: usize,
+}
+
+impl Room {
+    fn take(&mut self, weight: usize, path: &str) -> Result<(), MessageError> {
+        let message = || {
+            format!(
+                "makes more than {MAX_EXTRA_WEIGHT} JSON values of all that is not a text in these messages, where an array or \
+                 an object counts for {} of them",
+                weight::CONTAINER
+            )
+        };
+        self.left = self.left.checked_sub(weight).ok_or_else(|| wrong(path, &message()))?;
+        Ok(())
+    }
+}
+
+fn normalize(message: Value, path: &str, room: &mut Room) -> Result<Value, MessageError> {
     let Value::Object(mut message) = message else {
         return Err(wrong(path, "must be an object"));
     };
+    let extras = message.iter().filter(|(name, _)| !matches!(name.as_str(), "role" | "content"));
+    room.take(extras.map(|(_, value)| 2 + weight::of_value(value)).sum(), path)?;
     message.retain(|name, value| name == "content" || !value.is_null());
     let role = role(&message, path)?;
     message.insert("role".to_owned(), role.into());
     if let Some(calls) = message.remove("tool_calls") {
-        let calls = tool_calls(calls, &format!("{path}.tool_calls"))?;
+        let calls = tool_calls(calls, &format!("{path}.tool_calls"), room)?;
         if !calls.is_empty() {
             message.insert("tool_calls".to_owned(), calls.into());
         }
@@ -90,14 +119,14 @@ fn text_of_part(part: Value, path: &str) -> Result<String, MessageError> {
     }
 }
 
-fn tool_calls(calls: Value, path: &str) -> Result<Vec<Value>, MessageError> {
+fn tool_calls(calls: Value, path: &str, room: &mut Room) -> Result<Vec<Value>, MessageError> {
     let Value::Array(calls) = calls else {
         return Err(wrong(path, "must be an array"));
     };
-    calls.into_iter().enumerate().map(|(index, call)| tool_call(call, &format!("{path}[{index}]"))).collect()
+    calls.into_iter().enumerate().map(|(index, call)| tool_call(call, &format!("{path}[{index}]"), room)).collect()
 }
 
-fn tool_call(call: Value, path: &str) -> Result<Value, MessageError> {
+fn tool_call(call: Value, path: &str, room: &mut Room) -> Result<Value, MessageError> {
     let Value::Object(mut call) = call else {
         return Err(wrong(path, "must be an object"));
     };
@@ -108,6 +137,10 @@ fn tool_call(call: Value, path: &str) -> Result<Value, MessageError> {
         return Err(wrong(format!("{path}.function.name"), "must be a string"));
     }
     let arguments = function.remove("arguments").unwrap_or_default();
+    if let Value::String(text) = &arguments {
+        // Before it is parsed.
+        room.take(weight::of_text(text.as_bytes()), &format!("{path}.function.arguments"))?;
+    }
     function.insert("arguments".to_owned(), self::arguments(arguments));
     call.entry("type").or_insert_with(|| "function".into());
     Ok(Value::Object(call))

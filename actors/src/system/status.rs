@@ -11,6 +11,9 @@ use crate::supervision::registry::parent;
 use crate::supervision::{EventKind, SupervisionEventRecord};
 use crate::wiring::Wiring;
 
+/// What stands for a time that no clock has.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// What the system can do right now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Status {
@@ -95,7 +98,8 @@ fn lasting_status(record: &SupervisionEventRecord, engine: &str, root: &str) -> 
         EventKind::FirstStartFailed if record.path.starts_with(engine) => Some(Status::Failed { cause: cause() }),
         EventKind::GaveUp if parent(&record.path) == root => Some(Status::Failed { cause: cause() }),
         EventKind::Held { retry_after } if record.path == engine => {
-            Some(Status::Held { cause: cause(), retry_at: Instant::now() + retry_after })
+            let retry_at = Instant::now().checked_add(retry_after).unwrap_or_else(|| Instant::now() + NEVER);
+            Some(Status::Held { cause: cause(), retry_at })
         }
         EventKind::Resumed if record.path == engine => Some(Status::Restarting { cause: "tried again".to_owned() }),
         _ => None,

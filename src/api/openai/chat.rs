@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use cllm_actors::Prompt;
-use cllm_actors::prompt::{ChatPrompt, MessageError, normalize_messages};
+use cllm_actors::prompt::{ChatPrompt, MAX_EXTRA_WEIGHT, MessageError, normalize_messages, weight};
 use cllm_actors::request::MAX_LOGPROBS;
+use serde_json::{Map, Value};
 
 use crate::api::fields::{Fields, missing};
 use crate::api::plan::{Defaults, Plan, Shared};
@@ -33,12 +34,26 @@ pub(crate) fn plan(mut fields: Fields, defaults: Defaults) -> Result<Plan, ApiEr
 pub(crate) fn conversation(fields: &mut Fields) -> Result<ChatPrompt, ApiError> {
     let messages = fields.array(&["messages"])?;
     let messages = messages.ok_or_else(|| missing("messages"))?;
+    let variables = fields.object(&["chat_template_kwargs"])?.unwrap_or_default();
+    check_variables(&variables)?;
     Ok(ChatPrompt {
         messages: normalize_messages(messages).map_err(bad_message)?,
         tools: Vec::new(),
         add_generation_prompt: fields.boolean(&["add_generation_prompt"])?.unwrap_or(true),
-        variables: fields.object(&["chat_template_kwargs"])?.unwrap_or_default(),
+        variables,
     })
+}
+
+/// As messages, they are kept until the prompt is laid out.
+fn check_variables(variables: &Map<String, Value>) -> Result<(), ApiError> {
+    if variables.values().map(weight::of_value).sum::<usize>() + 2 * variables.len() <= MAX_EXTRA_WEIGHT {
+        return Ok(());
+    }
+    let message = format!(
+        "`chat_template_kwargs` has more than {MAX_EXTRA_WEIGHT} JSON values, where an array or an object counts for {} of them",
+        weight::CONTAINER
+    );
+    Err(ApiError::invalid("chat_template_kwargs".to_owned(), "invalid_value", message))
 }
 
 fn bad_message(error: MessageError) -> ApiError {

@@ -44,8 +44,8 @@ fn most_tokens(request: &GenerateRequest, (context_tokens, generated): (u64, u64
     let prompt = match &request.prompt {
         _ if request.prompt_logprobs.is_none() => 0,
         Prompt::Chat(_) => context_tokens,
-        // A guess on the high side: a text has a token for every three or four bytes, and it is not tokenized yet.
-        Prompt::Text(text) => text.len() as u64 / 2 + 1,
+        // It is not tokenized yet, and has a token for each byte at most, and a beginning.
+        Prompt::Text(text) => text.len() as u64 + 1,
         Prompt::Tokens(tokens) => tokens.len() as u64,
     };
     (prompt + generated).min(context_tokens)

@@ -1,5 +1,6 @@
-//! How much a JSON text will take in memory once it is parsed, told from its bytes: `[[0],[0],…]` becomes a hundred times
-//! its text.
+//! How much memory a body may take once it is parsed.
+
+use cllm_actors::prompt::weight::{self, CONTAINER};
 
 use crate::http::error::ApiError;
 
@@ -7,51 +8,19 @@ use crate::http::error::ApiError;
 /// room; at 72 bytes for each value, a body takes some 150 MB at most while its arrays grow.
 const MOST: usize = 1_100_000;
 
-/// What an array or an object counts for: even with one value in it, it takes as much as so many numbers.
-const CONTAINER: usize = 8;
-
 /// Refuses a body with too many values.
 ///
 /// # Errors
 /// 400, without a field.
 pub(super) fn check(body: &[u8]) -> Result<(), ApiError> {
     // No byte counts for more than a bracket does.
-    if body.len() * CONTAINER <= MOST || values(body) <= MOST {
+    if body.len() * CONTAINER <= MOST || weight::of_text(body) <= MOST {
         return Ok(());
     }
     let message = format!(
         "the request body has more than {MOST} JSON values, where an array or an object counts for {CONTAINER} of them"
     );
     Err(ApiError::invalid(None, "invalid_value", message))
-}
-
-/// Commas and colons, and opening brackets and braces outside of strings.
-fn values(body: &[u8]) -> usize {
-    let mut bytes = body.iter();
-    let mut values = 0;
-    while let Some(byte) = bytes.next() {
-        match byte {
-            // A name takes about as much as a value.
-            b',' | b':' => values += 1,
-            b'[' | b'{' => values += CONTAINER,
-            b'"' => skip_string(&mut bytes),
-            _ => {}
-        }
-    }
-    values
-}
-
-/// Goes behind the quote that ends a string.
-fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => {
-                bytes.next();
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]
@@ -72,13 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_takes_no_more_than_the_bound_was_made_for() {
-        assert!(size_of::<serde_json::Value>() <= 72);
-    }
-
-    #[test]
     fn what_stands_in_a_string_is_no_value() {
-        assert_eq!(values(br#"{"a":"[,{\"[,","b\\":[1,2]}"#), 2 * CONTAINER + 4);
         assert!(!refused(&format!("{{\"prompt\":\"{}\"}}", "[,{".repeat(1_000_000))));
         assert!(!refused(&format!("{{\"prompt\":\"{}", "\\".repeat(1_000_001))), "not ours to find wrong");
     }

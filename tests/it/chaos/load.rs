@@ -138,11 +138,19 @@ impl Request {
         Self { id, manner, prompt, tokens, engine, keeps_to_itself: random.bool(), random: random.fork() }
     }
 
+    /// The real model's texts cannot be foretold: its tokens are asked for and counted.
+    fn counts_tokens(&self) -> bool {
+        self.engine == Engine::Llama && self.keeps_to_itself
+    }
+
     fn ask(&self) -> Ask {
-        let body = json!({
+        let mut body = json!({
             "prompt": self.prompt, "max_tokens": self.tokens, "temperature": 0, "ignore_eos": true,
             "n": self.manner.choices(), "stream": self.manner.streams(), "stream_options": { "include_usage": true },
         });
+        if self.counts_tokens() {
+            body["logprobs"] = 0.into();
+        }
         // Equal choices share one sequence unless nothing is to be shared.
         let cache = if self.keeps_to_itself { "no-store" } else { "max-age=60" };
         let ask = Ask::post(PATH, &body).header("x-api-key", "boss").header("x-request-id", &self.id);
@@ -166,6 +174,7 @@ impl Request {
         self.check_usage(&answer["usage"]);
         for choice in 0..self.manner.choices() {
             self.check_text(&choice_text(&answer, choice));
+            self.check_tokens(std::slice::from_ref(&answer), choice);
             assert_eq!(answer["choices"][choice]["finish_reason"], "length", "{}", self.id);
         }
         answer.get("resumed").is_some()
@@ -187,6 +196,7 @@ impl Request {
         }
         for choice in 0..self.manner.choices() {
             self.check_text(&chunks_text(&chunks, choice));
+            self.check_tokens(&chunks, choice);
             let reasons = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().expect("a list"));
             let reasons: Vec<_> = reasons
                 .filter(|part| part["index"] == choice && !part["finish_reason"].is_null())
@@ -203,6 +213,22 @@ impl Request {
         match self.engine {
             Engine::Fake => assert_eq!(text, after(&self.prompt, self.tokens), "{}", self.id),
             Engine::Llama => assert!(!text.is_empty(), "{}", self.id),
+        }
+    }
+
+    /// As many tokens as were asked for, and the text is theirs.
+    fn check_tokens(&self, answers: &[Value], choice: usize) {
+        if !self.counts_tokens() {
+            return;
+        }
+        let parts = answers.iter().flat_map(|answer| answer["choices"].as_array().expect("a list"));
+        let parts = parts.filter(|part| part["index"] == choice);
+        let tokens = parts.filter_map(|part| part["logprobs"]["tokens"].as_array()).flatten();
+        let tokens: Vec<&str> = tokens.map(|token| token.as_str().expect("a text")).collect();
+        assert_eq!(tokens.len(), self.tokens, "{}: {tokens:?}", self.id);
+        // A part of a character is shown as its bytes.
+        if !tokens.iter().any(|token| token.starts_with("bytes:")) {
+            assert_eq!(tokens.concat(), chunks_text(answers, choice), "{}", self.id);
         }
     }
 

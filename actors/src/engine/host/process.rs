@@ -174,7 +174,7 @@ async fn read_events(stdout: tokio::process::ChildStdout, news: &Sender<News>, s
     let mut reader = FrameReader::new(tokio::io::BufReader::with_capacity(64 << 10, stdout));
     let end = loop {
         match reader.next::<FromEngine>().await {
-            Ok(Some(FromEngine::Event(EngineEvent::Failed { cause }))) => break Some(cause),
+            Ok(Some(FromEngine::Event(EngineEvent::Failed { cause, thread }))) => break Some((cause, thread)),
             Ok(Some(FromEngine::Event(event))) => {
                 if matches!(event, EngineEvent::Loaded(_)) {
                     let _ = news.send(News::Loaded);
@@ -184,13 +184,13 @@ async fn read_events(stdout: tokio::process::ChildStdout, news: &Sender<News>, s
             Ok(Some(FromEngine::Beat(signs))) => drop(news.send(News::Beat(signs))),
             Ok(Some(FromEngine::Hello { protocol, build })) if protocol == PROTOCOL && build == BUILD => {}
             Ok(Some(FromEngine::Hello { protocol, build })) => {
-                break Some(format!("the engine process is another build: {build}, protocol {protocol}"));
+                break Some((format!("the engine process is another build: {build}, protocol {protocol}"), None));
             }
             Ok(None) => break None,
-            Err(error) => break Some(format!("the engine process speaks nonsense: {error}")),
+            Err(error) => break Some((format!("the engine process speaks nonsense: {error}"), None)),
         }
     };
-    let _ = news.send(News::Closed { cause: end });
+    let _ = news.send(News::Closed { failure: end });
 }
 
 /// The child's log becomes ours.

@@ -11,7 +11,7 @@ use crate::engine::fake::FakeModel;
 use crate::engine::host::{EventSink, HostError, Occupancy};
 use crate::engine::model::{Model, Vocabulary};
 use crate::engine::progress::{PerThread, Progress};
-use crate::engine::protocol::{EngineCommand, EngineEvent};
+use crate::engine::protocol::{EngineCommand, EngineEvent, EngineThread};
 use crate::engine::spec::EngineSpec;
 use crate::engine::store::Store;
 use crate::engine::vocabulary_thread;
@@ -56,7 +56,7 @@ impl ThreadHost {
             })?;
         std::thread::Builder::new().name("cllm-engine".to_owned()).spawn(move || {
             let _occupancy = occupancy;
-            guard(&sink.clone(), || run_engine(&spec, &loop_commands, &publish, &progress, &sink));
+            guard(&sink.clone(), EngineThread::Loop, || run_engine(&spec, &loop_commands, &publish, &progress, &sink));
         })?;
         Ok(Self { commands, vocabulary })
     }
@@ -90,7 +90,7 @@ fn serve_vocabulary(
 ) {
     // Closed without a vocabulary when the model does not load.
     let Ok(vocabulary) = vocabularies.recv() else { return };
-    guard(sink, || {
+    guard(sink, EngineThread::Vocabulary, || {
         vocabulary_thread::run(&vocabulary, commands, progress, |event| sink(event));
         Exit::Stopped
     });
@@ -149,13 +149,13 @@ fn serve<M: Model>(
 }
 
 /// Runs a thread's work and turns a failure or a panic into the last event.
-fn guard(sink: &EventSink, work: impl FnOnce() -> Exit) {
+fn guard(sink: &EventSink, thread: EngineThread, work: impl FnOnce() -> Exit) {
     let cause = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Exit::Stopped) => return,
         Ok(Exit::Failed(cause)) => cause,
         Err(panic) => panic_text(&*panic),
     };
-    sink(EngineEvent::Failed { cause });
+    sink(EngineEvent::Failed { cause, thread: Some(thread) });
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

@@ -96,3 +96,26 @@ fn an_unknown_role_is_told_the_known_ones() {
         "`messages[0].role` must be `system`, `developer`, `user`, `assistant` or `tool`"
     );
 }
+
+#[test]
+fn what_is_parsed_from_arguments_is_bounded_before_it_is_parsed() {
+    let call = |arguments: String| {
+        let calls = json!([{ "function": { "name": "f", "arguments": arguments } }]);
+        json!({ "role": "assistant", "content": null, "tool_calls": calls })
+    };
+    let of = |items: usize| call(format!("{{\"a\":[{}0]}}", "[0],".repeat(items)));
+    assert!(normalize_messages(vec![of(7_000)]).is_ok());
+    let (param, message) = error(json!([of(8_000)]));
+    assert_eq!(param, "messages[0].tool_calls[0].function.arguments");
+    assert!(message.contains("65536"), "{message}");
+    assert_eq!(error(json!([of(4_000), of(4_000)])).0, "messages[1].tool_calls[0].function.arguments");
+}
+
+#[test]
+fn what_templates_may_want_of_a_message_is_bounded_and_its_text_is_not() {
+    let with = |count: usize| json!({ "role": "user", "content": "x", "more": vec![0; count] });
+    assert!(normalize_messages(vec![with(60_000)]).is_ok());
+    assert_eq!(error(json!([with(30_000), with(40_000)])).0, "messages[1]");
+    let parts = vec![json!({ "type": "text", "text": "a" }); 10_000];
+    assert_eq!(one(json!({ "role": "user", "content": parts }))["content"], "a".repeat(10_000));
+}

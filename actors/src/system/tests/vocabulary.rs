@@ -6,7 +6,7 @@ use crate::engine::vocabulary_thread::plain_text;
 use crate::quarantine::Verdict;
 
 fn engine_failed() -> BackendMsg {
-    BackendMsg::Engine(EngineEvent::Failed { cause: "told to".to_owned() })
+    BackendMsg::Engine(EngineEvent::Failed { cause: "told to".to_owned(), thread: None })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,5 +51,25 @@ async fn a_text_that_no_pipe_carries_is_its_senders_mistake() {
     let first = timeout(PATIENCE, generation.next()).await.expect("in time");
     let Some(GenerationEvent::Failed(error)) = first else { panic!("it cannot fit: {first:?}") };
     assert_eq!(error.to_string(), "the prompt has at least 8334 tokens, the context holds 4096");
+    system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_thread_that_is_replaced_is_not_lost_however_long_the_load_takes() {
+    let spec = FakeSpec { load_time: Duration::from_secs(2), ..FakeSpec::default() };
+    let mut args = System::builder().instance("slow-load").engine(EngineSpec::Fake(spec)).build();
+    args.stall_after = Duration::from_millis(20);
+    let system = System::start(args).await.expect("starts");
+    timeout(PATIENCE, system.ready()).await.expect("in time").expect("loads");
+    let mut generation = system.generate(request(&prompt(1), 4000)).await.expect("admitted");
+    first_tokens(&mut generation).await;
+    let before = system.wiring().backend.epoch();
+    assert!(system.wiring().backend.cast(engine_failed()).is_ok());
+    eventually("a load", || matches!(*system.status().borrow(), Status::Restarting { .. })).await;
+    eventually("a new engine, with nobody lost", || {
+        assert!(!system.is_lost());
+        system.wiring().backend.epoch() > before && system.wiring().backend.current().is_some()
+    })
+    .await;
     system.stop().await;
 }

@@ -35,6 +35,13 @@ fn messages_and_template_variables_reach_the_template() {
 }
 
 #[test]
+fn template_variables_are_bounded() {
+    let with = |count: usize| plan_of(hello(json!({ "chat_template_kwargs": { "x": vec![0; count] } })));
+    assert!(with(60_000).is_ok());
+    assert_eq!(with(66_000).unwrap_err().param(), Some("chat_template_kwargs"));
+}
+
+#[test]
 fn a_chat_without_a_limit_runs_until_the_context_is_full() {
     assert_eq!(plan_of(hello(json!({}))).unwrap().requests[0].max_tokens, None);
 }

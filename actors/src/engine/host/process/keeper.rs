@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::LastLines;
 use crate::engine::host::{EventSink, ProcessOptions};
 use crate::engine::progress::{Activity, PerThread, Sign};
-use crate::engine::protocol::EngineEvent;
+use crate::engine::protocol::{EngineEvent, EngineThread};
 
 /// How often the keeper looks.
 const TICK: Duration = Duration::from_millis(100);
@@ -36,6 +36,10 @@ const LOG_GRACE: Duration = Duration::from_millis(50);
 /// one call.
 const LOAD_PATIENCE: u32 = 10;
 
+/// A text is tokenized in one call that says nothing meanwhile, and takes seconds for a megabyte beside busy cores. Who
+/// decodes does not wait for it.
+const TEXT_PATIENCE: u32 = 10;
+
 /// What the keeper is told by the threads beside it. Not of every event: the beats say that there was one, and to wake a
 /// thread for each token takes time from those that compute.
 #[derive(Debug)]
@@ -46,12 +50,15 @@ pub(super) enum News {
     Loaded,
     /// The engine says nothing any more, and why, if it said so.
     Closed {
-        /// Its own words.
-        cause: Option<String>,
+        /// Its own words, and which thread they are about.
+        failure: Option<Failure>,
     },
     /// Nobody wants it any more.
     Dropped,
 }
+
+/// Why an engine ended, and which of its threads is the reason, if that is known.
+pub(super) type Failure = (String, Option<EngineThread>);
 
 /// Owns the process.
 pub(super) struct Keeper {
@@ -96,7 +103,8 @@ enum Judgement {
     Wait,
     /// Find out whether the runtime runs.
     Ask,
-    Hung,
+    /// The thread that does nothing, or all of it.
+    Hung(Option<EngineThread>),
 }
 
 /// One of the engine's threads.
@@ -183,14 +191,25 @@ impl Patience {
         patience + self.beat
     }
 
+    /// The same for the vocabulary thread.
+    fn text_limit(&self) -> Duration {
+        self.watchdog.saturating_mul(TEXT_PATIENCE) + self.beat
+    }
+
     fn judge(&mut self, now: Instant) -> Judgement {
         let silence = now.duration_since(self.last_beat);
         if silence > self.limit() {
             return self.judge_silence(silence, now);
         }
         // A thread that gets on says nothing of the other.
-        let oldest = self.threads.engine.last_sign.min(self.threads.vocabulary.last_sign);
-        if now.duration_since(oldest) > self.limit() { Judgement::Hung } else { Judgement::Wait }
+        let idle = |thread: Watched| now.duration_since(thread.last_sign);
+        if idle(self.threads.engine) > self.limit() {
+            Judgement::Hung(Some(EngineThread::Loop))
+        } else if idle(self.threads.vocabulary) > self.text_limit() {
+            Judgement::Hung(Some(EngineThread::Vocabulary))
+        } else {
+            Judgement::Wait
+        }
     }
 
     /// The engine does not beat, or nobody reads its beats.
@@ -203,20 +222,24 @@ impl Patience {
             Reader::Asked => silence > self.limit().saturating_mul(RUNTIME_PATIENCE),
             Reader::Runs(since) => now.duration_since(since) > self.standstill(),
         };
-        if hung { Judgement::Hung } else { Judgement::Wait }
+        if hung { Judgement::Hung(None) } else { Judgement::Wait }
     }
 
     /// What is said of an engine that is killed.
-    fn epitaph(&self) -> String {
-        let what = if self.loaded { "" } else { " while loading" };
-        format!("no progress for {} ms{what}, killed by the watchdog", (self.limit() - self.beat).as_millis())
+    fn epitaph(&self, thread: Option<EngineThread>) -> String {
+        let (what, limit) = match thread {
+            Some(EngineThread::Vocabulary) => (" with a text", self.text_limit()),
+            Some(EngineThread::Loop) | None if self.loaded => ("", self.limit()),
+            Some(EngineThread::Loop) | None => (" while loading", self.limit()),
+        };
+        format!("no progress for {} ms{what}, killed by the watchdog", (limit - self.beat).as_millis())
     }
 }
 
 /// Why the keeper stops watching.
 enum End {
-    Closed(Option<String>),
-    Hung,
+    Closed(Option<Failure>),
+    Hung(Option<EngineThread>),
     Dropped,
 }
 
@@ -236,21 +259,21 @@ impl Keeper {
     /// Watches until the process has ended, and tells why if anybody still wants to know.
     pub(super) fn run(mut self, news: &Receiver<News>) {
         let end = self.watch(news);
-        let deadline = if matches!(end, End::Hung) { Duration::ZERO } else { self.end_deadline };
+        let deadline = if matches!(end, End::Hung(_)) { Duration::ZERO } else { self.end_deadline };
         let status = self.wait(deadline);
         if matches!(end, End::Dropped) {
             tracing::info!(pid = self.child.id(), "engine process ended");
             return;
         }
         std::thread::park_timeout(LOG_GRACE);
-        let how = match end {
-            End::Hung => self.patience.epitaph(),
-            End::Closed(Some(cause)) => cause,
-            End::Closed(None) | End::Dropped => describe(status),
+        let (how, thread) = match end {
+            End::Hung(thread) => (self.patience.epitaph(thread), thread),
+            End::Closed(Some(failure)) => failure,
+            End::Closed(None) | End::Dropped => (describe(status), None),
         };
         let last = self.lines.text();
         let cause = if last.is_empty() { how } else { format!("{how}; last words: {last}") };
-        (self.sink)(EngineEvent::Failed { cause });
+        (self.sink)(EngineEvent::Failed { cause, thread });
     }
 
     fn watch(&mut self, news: &Receiver<News>) -> End {
@@ -262,7 +285,7 @@ impl Keeper {
             match heard {
                 Ok(News::Beat(signs)) => self.patience.on_beat(signs, now),
                 Ok(News::Loaded) => self.patience.on_loaded(now),
-                Ok(News::Closed { cause }) => return End::Closed(cause),
+                Ok(News::Closed { failure }) => return End::Closed(failure),
                 Ok(News::Dropped) | Err(RecvTimeoutError::Disconnected) => return End::Dropped,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -273,7 +296,7 @@ impl Keeper {
             match self.patience.judge(now) {
                 Judgement::Wait => {}
                 Judgement::Ask => question = Some(Question::ask(&self.runtime)),
-                Judgement::Hung => return End::Hung,
+                Judgement::Hung(thread) => return End::Hung(thread),
             }
         }
     }

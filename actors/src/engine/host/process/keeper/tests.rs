@@ -24,27 +24,28 @@ fn only_work_without_progress_is_a_hang() {
     patience.on_beat(engine(1, Activity::Working), after(9, start));
     assert_eq!(patience.judge(after(18, start)), Judgement::Wait, "progress nine seconds ago");
     patience.on_beat(engine(1, Activity::Working), after(18, start));
-    assert_eq!(patience.judge(after(20, start)), Judgement::Hung, "beats without progress");
+    assert_eq!(patience.judge(after(20, start)), Judgement::Hung(Some(EngineThread::Loop)), "beats without progress");
     patience.on_beat(engine(1, Activity::Idle), after(20, start));
     assert_eq!(patience.judge(after(29, start)), Judgement::Wait, "nothing to do");
     assert_eq!(patience.judge(after(31, start)), Judgement::Ask, "not even a beat");
     patience.on_answer(after(31, start));
     assert_eq!(patience.judge(after(31, start)), Judgement::Wait, "it may just be read");
-    assert_eq!(patience.judge(after(33, start)), Judgement::Hung, "the runtime runs, and there is no beat");
+    assert_eq!(patience.judge(after(33, start)), Judgement::Hung(None), "the runtime runs, and there is no beat");
 }
 
 #[test]
 fn a_thread_that_gets_on_does_not_excuse_the_one_that_hangs() {
     let busy = |done| Sign { done, activity: Activity::Working };
     let start = Instant::now();
-    for hung_is_engine in [true, false] {
+    // A text may take longer than a step.
+    for (thread, found_after) in [(EngineThread::Loop, 12), (EngineThread::Vocabulary, 102)] {
         let mut patience = Patience { loaded: true, ..patience(start) };
-        for second in 1..=12 {
+        for second in 1..=found_after {
             let (hung, alive) = (busy(1), busy(second));
-            let (engine, vocabulary) = if hung_is_engine { (hung, alive) } else { (alive, hung) };
+            let (engine, vocabulary) = if thread == EngineThread::Loop { (hung, alive) } else { (alive, hung) };
             patience.on_beat(PerThread { engine, vocabulary }, after(second, start));
-            let expected = if second == 12 { Judgement::Hung } else { Judgement::Wait };
-            assert_eq!(patience.judge(after(second, start)), expected, "{second} s, {hung_is_engine}");
+            let expected = if second == found_after { Judgement::Hung(Some(thread)) } else { Judgement::Wait };
+            assert_eq!(patience.judge(after(second, start)), expected, "{second} s, {thread:?}");
         }
     }
 }
@@ -55,9 +56,11 @@ fn a_load_may_take_longer() {
     let mut patience = patience(start);
     assert_eq!(patience.judge(after(99, start)), Judgement::Wait);
     assert_eq!(patience.judge(after(101, start)), Judgement::Ask);
-    assert_eq!(patience.epitaph(), "no progress for 100000 ms while loading, killed by the watchdog");
+    assert_eq!(patience.epitaph(None), "no progress for 100000 ms while loading, killed by the watchdog");
     let loaded = Patience { loaded: true, ..patience };
-    assert_eq!(loaded.epitaph(), "no progress for 10000 ms, killed by the watchdog");
+    assert_eq!(loaded.epitaph(None), "no progress for 10000 ms, killed by the watchdog");
+    let text = loaded.epitaph(Some(EngineThread::Vocabulary));
+    assert_eq!(text, "no progress for 100000 ms with a text, killed by the watchdog");
 }
 
 #[test]
@@ -92,8 +95,8 @@ fn an_engine_is_not_killed_because_nobody_reads_its_beats() {
     patience.on_beat(engine(1, Activity::Working), after(60, start));
     assert_eq!(patience.judge(after(60, start)), Judgement::Wait, "what it did meanwhile is not read yet");
     patience.on_beat(engine(1, Activity::Working), after(61, start));
-    assert_eq!(patience.judge(after(71, start)), Judgement::Hung, "it did nothing");
-    assert_eq!(asked().judge(after(103, start)), Judgement::Hung, "not for ever");
+    assert_eq!(patience.judge(after(71, start)), Judgement::Hung(Some(EngineThread::Loop)), "it did nothing");
+    assert_eq!(asked().judge(after(103, start)), Judgement::Hung(None), "not for ever");
 }
 
 #[test]
