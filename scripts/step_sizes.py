@@ -58,9 +58,10 @@ def show(report, names):
                 over = ratios.get(side["server"])
                 ratio = f"{1 / over['median']:.3f} ({1 / over['max']:.3f} to {1 / over['min']:.3f})" if over else ""
                 speed, gap = side["tokens_per_second"], side["gap_ms"]
-                print(f"{scenario['name']}, {case['label']} | {names[side['server']]} | "
-                      f"{speed['median']:.1f} ({speed['min']:.1f} to {speed['max']:.1f}) | {ratio} | "
-                      f"{gap['p50']:.0f} | {gap['p99']:.0f} | {gap['max']:.0f}")
+                # A side without an answer, or with one token each, has none.
+                speeds = f"{speed['median']:.1f} ({speed['min']:.1f} to {speed['max']:.1f})" if speed else "-"
+                gaps = f"{gap['p50']:.0f} | {gap['p99']:.0f} | {gap['max']:.0f}" if gap else "- | - | -"
+                print(f"{scenario['name']}, {case['label']} | {names[side['server']]} | {speeds} | {ratio} | {gaps}")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 //! Classes and tenants are quotas on one pool (`admission/book.rs`). A refusal costs a lock and a look into a table.
 
 mod book;
+mod occupancy;
 mod rate;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::book::Book;
-use crate::request::{GenerateRequest, TenantId};
+use crate::request::{Deadlines, GenerateRequest, TenantId};
 
 /// The pool of permits; cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct Claim {
     pub count: u32,
     /// Longest wait in the queue, from now on: where more is to be expected there are no permits.
     pub patience: Duration,
+    /// Until the whole answer is due, from now on.
+    pub time_left: Duration,
 }
 
 /// Why there are none.
@@ -58,8 +61,10 @@ pub enum Refusal {
         /// When another try makes sense, 1 to 60 s.
         retry_after: Duration,
     },
-    /// Those that go first would take longer than the claim's patience.
+    /// Those that go first would take longer than the claim can wait.
     TooLong {
+        /// How long it can, by its patience and by the time that is left for its answer.
+        longest_wait: Duration,
         /// When another try makes sense, 1 to 60 s.
         retry_after: Duration,
     },
@@ -114,8 +119,20 @@ impl AdmissionLimits {
 impl Claim {
     /// One permit for this request.
     pub fn of(request: &GenerateRequest) -> Self {
-        let patience = request.deadlines.patience().saturating_sub(request.arrived_at.elapsed());
-        Self { tenant: request.tenant, priority: request.priority, count: 1, patience }
+        Self::unhurried(request.tenant, request.priority, 1).due(&request.deadlines, request.arrived_at)
+    }
+
+    /// Of whoever waits as long as it takes.
+    pub fn unhurried(tenant: TenantId, priority: i32, count: u32) -> Self {
+        Self { tenant, priority, count, patience: Duration::MAX, time_left: Duration::MAX }
+    }
+
+    /// The same with deadlines that count from then on.
+    #[must_use]
+    pub fn due(self, deadlines: &Deadlines, arrived_at: Instant) -> Self {
+        let elapsed = arrived_at.elapsed();
+        let patience = deadlines.patience().saturating_sub(elapsed);
+        Self { patience, time_left: deadlines.total.saturating_sub(elapsed), ..self }
     }
 }
 

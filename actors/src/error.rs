@@ -34,12 +34,12 @@ pub enum GenerateError {
     /// Those that go first take longer than the request may wait.
     #[error(
         "the queue is too long to begin within {} ms; try again in {} s",
-        patience.as_millis(),
+        longest_wait.as_millis(),
         retry_after.as_secs_f64().ceil()
     )]
     QueueTooLong {
-        /// How long it may wait.
-        patience: Duration,
+        /// How long it may wait, so that there is time for its answer.
+        longest_wait: Duration,
         /// A computed guess.
         retry_after: Duration,
     },

@@ -381,12 +381,7 @@ impl System {
         let rendered = match model.template.render_briefly(&chat) {
             Some(rendered) => rendered,
             None => {
-                let permit = self.take_permits(Claim {
-                    tenant: TenantId::NOBODY,
-                    priority: 0,
-                    count: 1,
-                    patience: Duration::MAX,
-                })?;
+                let permit = self.take_permits(Claim::unhurried(TenantId::NOBODY, 0, 1))?;
                 self.inner.wiring.layouts.lay_out(model, Arc::new(chat), permit).await.0
             }
         };
@@ -484,7 +479,7 @@ impl System {
 fn refused(refusal: Refusal, claim: Claim) -> GenerateError {
     match refusal {
         Refusal::Full { limit, retry_after } => GenerateError::Overloaded { limit, retry_after },
-        Refusal::TooLong { retry_after } => GenerateError::QueueTooLong { patience: claim.patience, retry_after },
+        Refusal::TooLong { longest_wait, retry_after } => GenerateError::QueueTooLong { longest_wait, retry_after },
         Refusal::OverQuota { limit, retry_after } => GenerateError::OverQuota { limit, retry_after },
         // "Try again later" would be a lie.
         Refusal::Never { limit } => GenerateError::InvalidRequest {

@@ -1,7 +1,6 @@
 //! The OpenAI generation endpoints: from the body to the answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cllm_actors::admission::{Claim, Permit};
 use cllm_actors::engine::protocol::Token;
@@ -100,7 +99,7 @@ impl Api {
         let tenant = call.tenant.as_ref();
         let priority = Allowance::of(tenant).best();
         // How long it would wait, its body says.
-        let claim = Claim { tenant: tenant_id(tenant), priority, count: 1, patience: Duration::MAX };
+        let claim = Claim::unhurried(tenant_id(tenant), priority, 1);
         let Err(error) = self.app.system.could_admit(claim) else { return Ok(()) };
         call.body.discard(&call.headers).await;
         Err(error.into())
@@ -131,9 +130,8 @@ impl Api {
         call.log.ignored(plan.ignored.clone());
         self.check(plan)?;
         let (priority, count) = (plan.shared.class.priority, plan.requests.len() as u32);
-        let patience = plan.patience().saturating_sub(call.arrived.elapsed());
-        let tenant = tenant_id(call.tenant.as_ref());
-        Ok(self.app.system.admit(Claim { tenant, priority, count, patience })?)
+        let claim = Claim::unhurried(tenant_id(call.tenant.as_ref()), priority, count);
+        Ok(self.app.system.admit(claim.due(&plan.shared.deadlines, call.arrived))?)
     }
 
     /// Starts every sequence under its permit.

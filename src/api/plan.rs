@@ -51,7 +51,8 @@ pub(crate) struct Shared {
     sampling: SamplingParams,
     max_tokens: Option<u32>,
     stop: Vec<String>,
-    deadlines: Deadlines,
+    /// Those of all its sequences, from the arrival on.
+    pub(crate) deadlines: Deadlines,
 }
 
 /// How an answer is delivered.
@@ -135,11 +136,6 @@ impl Plan {
     /// Has its sequences say how many wait before them.
     pub(crate) fn want_positions(&mut self) {
         self.requests.iter_mut().for_each(|request| request.reports_position = true);
-    }
-
-    /// Longest that the request may wait in the queue, from its arrival.
-    pub(crate) fn patience(&self) -> Duration {
-        self.shared.deadlines.patience()
     }
 
     /// The prompts, each once.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use super::occupancy::Occupancy;
 use super::rate::CompletionRate;
 use super::{AdmissionLimits, Claim, End, Refusal};
 use crate::request::TenantId;
@@ -22,6 +23,7 @@ pub(super) struct Book {
     /// By class, of those that want a place; one without any has no entry.
     classes: BTreeMap<i32, Class>,
     rate: CompletionRate,
+    occupancy: Occupancy,
 }
 
 /// The permits of a class.
@@ -33,8 +35,9 @@ struct Class {
 
 impl Book {
     pub(super) fn new(limits: AdmissionLimits) -> Self {
-        let (held, classes, rate) = (HashMap::new(), BTreeMap::new(), CompletionRate::default());
-        Self { limits, places: limits.running, in_use: 0, held, classes, rate }
+        let (held, classes) = (HashMap::new(), BTreeMap::new());
+        let (rate, occupancy) = (CompletionRate::default(), Occupancy::default());
+        Self { limits, places: limits.running, in_use: 0, held, classes, rate, occupancy }
     }
 
     pub(super) fn in_use(&self) -> u32 {
@@ -55,7 +58,7 @@ impl Book {
     /// # Errors
     /// Why not.
     pub(super) fn check(&self, claim: Claim, now: Instant) -> Result<(), Refusal> {
-        let Claim { tenant, priority, count, patience } = claim;
+        let Claim { tenant, priority, count, .. } = claim;
         let (pool, share) = (self.limits.pool(priority), self.limits.share(tenant));
         if count > pool.min(share) {
             return Err(Refusal::Never { limit: pool.min(share) });
@@ -67,11 +70,33 @@ impl Book {
         if self.in_use + count > pool {
             return Err(Refusal::Full { limit: pool, retry_after: self.wait(self.in_use, count, now) });
         }
-        let excess = self.time_until_its_turn(tenant, priority, now).saturating_sub(patience);
+        let longest_wait = self.longest_wait(claim);
+        let excess = self.time_until_its_turn(claim, now).saturating_sub(longest_wait);
         if count > 0 && !excess.is_zero() {
-            return Err(Refusal::TooLong { retry_after: bounded(excess) });
+            return Err(Refusal::TooLong { longest_wait, retry_after: bounded(excess) });
         }
         Ok(())
+    }
+
+    /// How long a claim may wait for its turn: as its patience lasts, and so that there is time for an answer like others'
+    /// behind that, a quarter more for the difference between answers. Half of its patience it has in any case: it may
+    /// want much less than others do.
+    fn longest_wait(&self, claim: Claim) -> Duration {
+        if !self.can_tell() {
+            return claim.patience;
+        }
+        let answer = self.time_of_an_answer();
+        claim.time_left.saturating_sub(answer + answer / 4).max(claim.patience / 2).min(claim.patience)
+    }
+
+    /// Whether enough has been answered to tell how long that takes.
+    fn can_tell(&self) -> bool {
+        self.rate.has_seen(self.places.max(1))
+    }
+
+    /// How long an answer takes once its turn has come, by the last two rounds of them.
+    pub(super) fn time_of_an_answer(&self) -> Duration {
+        self.occupancy.time_of_an_answer(self.places.saturating_mul(2))
     }
 
     /// Writes the permits down as taken.
@@ -121,6 +146,7 @@ impl Book {
         let places = self.places.max(1);
         let wanted: u32 = self.classes.values().map(|class| class.in_use).sum();
         self.rate.set_load(f64::from(wanted.min(places)) / f64::from(places), now);
+        self.occupancy.set_taken(wanted.min(places), now);
     }
 
     /// One permit comes back.
@@ -132,26 +158,32 @@ impl Book {
         }
         if end == End::Answered {
             self.rate.note(now);
+            self.occupancy.answered(now);
         }
         self.tell_load(now);
     }
 
-    /// How long a further request would be queued behind those that go before it: all of better classes, and of its own
-    /// class as many as the tenants' fair shares let pass. Zero for the first in the queue, and while nobody can tell:
-    /// before as many requests have been answered as run at once.
-    fn time_until_its_turn(&self, tenant: TenantId, priority: i32, now: Instant) -> Duration {
+    /// How long the last of a claim's requests would be queued behind those that go before it: all of better classes, and of
+    /// its own class as many as the tenants' fair shares let pass; nobody of its class gives up a place for it. Zero where
+    /// places are free for all of them, and while nobody can tell: before as many requests have been answered as run at once.
+    fn time_until_its_turn(&self, claim: Claim, now: Instant) -> Duration {
+        let Claim { tenant, priority, count, .. } = claim;
         let running = self.places;
         let better: u32 = self.classes.range(..priority).map(|(_, class)| class.in_use).sum();
-        let beside = self.classes.get(&priority).map_or(0, |class| {
+        let its_own = self.classes.get(&priority);
+        let beside = its_own.map_or(0, |class| {
             let tenants = class.held.len() as u32;
             class.held.get(&tenant).map_or(0, |held| held.saturating_mul(tenants)).min(class.in_use)
         });
-        let before = better.saturating_add(beside).saturating_sub(running);
-        if before == 0 || !self.rate.has_seen(running.max(1)) {
+        let taken = better.saturating_add(its_own.map_or(0, |class| class.in_use)).saturating_add(count);
+        let nth = better.saturating_add(beside).saturating_add(count).saturating_sub(running);
+        let nth = nth.max(u32::from(taken > running));
+        if nth == 0 || !self.can_tell() {
             return Duration::ZERO;
         }
         // Those that began together end together: by one round alone the rate would swing.
-        self.rate.time_for(before.saturating_add(1), running.saturating_mul(2), now)
+        let by_rate = if nth == 1 { Duration::ZERO } else { self.rate.time_for(nth, running.saturating_mul(2), now) };
+        by_rate.max(self.occupancy.time_until_free(nth, self.time_of_an_answer(), now))
     }
 
     /// Until what waits now has been served, at the rate at which requests are answered.

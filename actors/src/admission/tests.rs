@@ -2,7 +2,8 @@
 
 use super::*;
 
-const ORDINARY: Claim = Claim { tenant: TenantId::NOBODY, priority: 0, count: 1, patience: Duration::MAX };
+const ORDINARY: Claim =
+    Claim { tenant: TenantId::NOBODY, priority: 0, count: 1, patience: Duration::MAX, time_left: Duration::MAX };
 
 fn limits(max_queue: u32) -> AdmissionLimits {
     AdmissionLimits { max_queue, per_tenant: None, running: 1 }
@@ -145,7 +146,7 @@ fn patient(seconds: u64) -> Claim {
 
 fn too_long(result: Result<(), Refusal>) -> f64 {
     match result {
-        Err(Refusal::TooLong { retry_after }) => retry_after.as_secs_f64(),
+        Err(Refusal::TooLong { retry_after, .. }) => retry_after.as_secs_f64(),
         other => panic!("{other:?}"),
     }
 }
@@ -172,8 +173,65 @@ fn whoever_would_wait_longer_than_he_has_patience_for_is_refused_at_once() {
     assert_eq!(book.in_use(), 41);
     book.take(patient(21), now).expect("it has the patience");
     book.take(Claim { priority: -1, ..patient(0) }, now).expect("nobody goes before it");
-    book.take(Claim { tenant: TenantId(7), ..patient(0) }, now).expect("another tenant's queue is not its own");
+    book.take(Claim { tenant: TenantId(7), ..patient(1) }, now).expect("another tenant's queue is not its own");
     assert!(too_long(book.take(Claim { priority: 1, ..patient(20) }, now)) >= 1.0);
+}
+
+#[test]
+fn whoever_comes_just_after_all_places_were_taken_has_no_time_left_for_an_answer() {
+    let begun = Instant::now();
+    let after = |seconds: u64| begun + Duration::from_secs(seconds);
+    let due_in = |seconds| Claim { time_left: Duration::from_secs(seconds), ..patient(seconds / 2) };
+    // Four at a time, for ten seconds each; the last four have just begun.
+    let full_at_30 = || {
+        let mut book = Book::new(AdmissionLimits { running: 4, ..limits(100) });
+        for round in 0..3 {
+            book.take(Claim { count: 4, ..ORDINARY }, after(10 * round)).expect("free");
+            (0..4).for_each(|_| book.give_back(TenantId::NOBODY, 0, End::Answered, after(10 * round + 10)));
+        }
+        book.take(Claim { count: 4, ..ORDINARY }, after(30)).expect("free");
+        book
+    };
+    let mut book = full_at_30();
+    assert!(too_long(book.take(due_in(20), after(30))) >= 1.0, "a place at 40 s, an answer at 50 s");
+    too_long(book.take(due_in(20), after(31)));
+    book.take(due_in(20), after(33)).expect("an answer at 50 s is not too late");
+    book.take(due_in(60), after(33)).expect("it has time");
+    let mut book = full_at_30();
+    too_long(book.take(due_in(12), after(36)));
+    book.take(due_in(12), after(38)).expect("half of its patience it has in any case: it may want less than others do");
+}
+
+#[test]
+fn what_is_served_from_elsewhere_makes_no_answer_look_shorter() {
+    let begun = Instant::now();
+    let after = |seconds: u64| begun + Duration::from_secs(seconds);
+    let mut book = Book::new(AdmissionLimits { running: 16, ..limits(100) });
+    book.take(Claim { count: 10, ..ORDINARY }, begun).expect("free");
+    for second in 1..30 {
+        book.take(ORDINARY, after(second)).expect("free");
+        book.set_wants_place(TenantId::NOBODY, 0, false, after(second));
+        book.give_back(TenantId::NOBODY, 0, End::Elsewhere, after(second));
+    }
+    (0..10).for_each(|_| book.give_back(TenantId::NOBODY, 0, End::Answered, after(30)));
+    assert_eq!(book.time_of_an_answer(), Duration::from_secs(30));
+}
+
+#[test]
+fn all_of_a_claim_must_be_answered_in_time_and_another_tenant_frees_no_place() {
+    let begun = Instant::now();
+    let after = |seconds: u64| begun + Duration::from_secs(seconds);
+    let mut book = Book::new(AdmissionLimits { running: 4, ..limits(100) });
+    let due_in = |seconds| Claim { time_left: Duration::from_secs(seconds), ..patient(seconds / 2) };
+    for round in 0..2 {
+        book.take(Claim { count: 4, ..ORDINARY }, after(10 * round)).expect("free");
+        (0..4).for_each(|_| book.give_back(TenantId::NOBODY, 0, End::Answered, after(10 * round + 10)));
+    }
+    book.take(Claim { count: 2, ..ORDINARY }, after(20)).expect("free");
+    too_long(book.take(Claim { count: 4, ..due_in(15) }, after(20)));
+    book.take(Claim { count: 2, ..due_in(15) }, after(20)).expect("two places are free");
+    too_long(book.take(Claim { tenant: TenantId(7), ..due_in(12) }, after(20)));
+    book.take(Claim { tenant: TenantId(7), ..due_in(60) }, after(20)).expect("it is next, and has time");
 }
 
 #[test]
@@ -190,7 +248,7 @@ fn closed_places_are_counted_as_waiting() {
     }
     assert!((45.0..60.0).contains(&too_long(book.take(patient(30), now))), "16 go first, one every 5 s");
     book.set_places(16, now);
-    book.take(patient(0), now).expect("all open: a place is free for it as far as the book knows");
+    book.take(patient(6), now).expect("all open: it is the first that waits, for 5 s at most");
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn check_ready(system: &System) -> Result<(), ApiError> {
         return Err(GenerateError::EngineDown { cause: cause.clone(), retry_after: RESTART_RETRY }.into());
     }
     // Taking none tells why there are none.
-    system.admit(Claim { tenant: TenantId::NOBODY, priority: 0, count: 0, patience: Duration::MAX })?;
+    system.admit(Claim::unhurried(TenantId::NOBODY, 0, 0))?;
     Ok(())
 }
 

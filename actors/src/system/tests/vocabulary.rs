@@ -58,7 +58,7 @@ async fn a_text_that_no_pipe_carries_is_its_senders_mistake() {
 async fn an_engine_thread_that_is_replaced_is_not_lost_however_long_the_load_takes() {
     let spec = FakeSpec { load_time: Duration::from_secs(2), ..FakeSpec::default() };
     let mut args = System::builder().instance("slow-load").engine(EngineSpec::Fake(spec)).build();
-    args.stall_after = Duration::from_millis(20);
+    args.stall_after = Duration::from_millis(50);
     let system = System::start(args).await.expect("starts");
     timeout(PATIENCE, system.ready()).await.expect("in time").expect("loads");
     let mut generation = system.generate(request(&prompt(1), 4000)).await.expect("admitted");
