@@ -85,6 +85,21 @@ impl Options {
     }
 }
 
+/// Leaves the server's log behind, for whoever has to find out what went wrong.
+struct KeptLog<'a> {
+    server: &'a Server,
+    engine: Engine,
+}
+
+impl Drop for KeptLog<'_> {
+    fn drop(&mut self) {
+        let path = format!("{}/chaos-{:?}.log", env!("CARGO_TARGET_TMPDIR"), self.engine);
+        if let Err(error) = std::fs::write(&path, self.server.log()) {
+            eprintln!("{path}: {error}");
+        }
+    }
+}
+
 /// Has the faults stop or go on.
 async fn chaos(server: &Server, action: &str) {
     let ask = Ask::new(Method::POST, &format!("/actors/chaos/{action}"));
@@ -115,6 +130,7 @@ async fn at_rest(server: &Server) {
 async fn whatever_is_hit_no_request_loses_or_repeats_a_token_and_all_comes_back() {
     let options = Options::of_environment();
     let server = options.server().await;
+    let _log = KeptLog { server: &server, engine: options.engine };
     chaos(&server, "pause").await;
     let mut load = Load::new(&server, options.engine, options.seed);
     load.run(WARM_UP).await;
@@ -128,9 +144,6 @@ async fn whatever_is_hit_no_request_loses_or_repeats_a_token_and_all_comes_back(
     load.run(Duration::from_millis(300)).await;
     at_rest(&server).await;
 
-    // For whoever has to find out what went wrong.
-    let kept = format!("{}/chaos-{:?}.log", env!("CARGO_TARGET_TMPDIR"), options.engine);
-    std::fs::write(kept, server.log()).expect("the folder is ours");
     load.every_request_ended_once(&server.log());
     // All permits are back: they can be had at once.
     let prompts: Vec<_> = (0..QUEUE).map(|number| format!("permit {number}")).collect();
