@@ -7,7 +7,7 @@ Starts one server with `scheduler.tuner: adaptive` and one for each fixed `sched
 turns, 16 at a time in `throughput`. Printed for each load are, by size, the median of the rounds' tokens per second with its
 range, the ratio to the adaptive one's round by round, and the median, the 99th percentile and the longest of all gaps between two
 pieces of text. A step that reads prompts is a gap of everybody who decodes: the two have to be judged together. The machine must
-be otherwise idle; three rounds of four sizes take about 25 minutes on two cores.
+be otherwise idle; two rounds of three sizes took 23 minutes on two slow cores.
 """
 import argparse
 import contextlib

@@ -177,18 +177,29 @@ fn whoever_would_wait_longer_than_he_has_patience_for_is_refused_at_once() {
     assert!(too_long(book.take(Claim { priority: 1, ..patient(20) }, now)) >= 1.0);
 }
 
+/// A permit for whoever wants the whole answer within so many seconds.
+fn due_in(seconds: u64) -> Claim {
+    Claim { time_left: Duration::from_secs(seconds), ..patient(seconds / 2) }
+}
+
+/// After so many rounds of four at a time, for ten seconds each.
+fn book_of_four(rounds: u64, begun: Instant) -> Book {
+    let after = |seconds: u64| begun + Duration::from_secs(seconds);
+    let mut book = Book::new(AdmissionLimits { running: 4, ..limits(100) });
+    for round in 0..rounds {
+        book.take(Claim { count: 4, ..ORDINARY }, after(10 * round)).expect("free");
+        (0..4).for_each(|_| book.give_back(TenantId::NOBODY, 0, End::Answered, after(10 * round + 10)));
+    }
+    book
+}
+
 #[test]
 fn whoever_comes_just_after_all_places_were_taken_has_no_time_left_for_an_answer() {
     let begun = Instant::now();
     let after = |seconds: u64| begun + Duration::from_secs(seconds);
-    let due_in = |seconds| Claim { time_left: Duration::from_secs(seconds), ..patient(seconds / 2) };
-    // Four at a time, for ten seconds each; the last four have just begun.
+    // The last four have just begun.
     let full_at_30 = || {
-        let mut book = Book::new(AdmissionLimits { running: 4, ..limits(100) });
-        for round in 0..3 {
-            book.take(Claim { count: 4, ..ORDINARY }, after(10 * round)).expect("free");
-            (0..4).for_each(|_| book.give_back(TenantId::NOBODY, 0, End::Answered, after(10 * round + 10)));
-        }
+        let mut book = book_of_four(3, begun);
         book.take(Claim { count: 4, ..ORDINARY }, after(30)).expect("free");
         book
     };
@@ -220,18 +231,13 @@ fn what_is_served_from_elsewhere_makes_no_answer_look_shorter() {
 #[test]
 fn all_of_a_claim_must_be_answered_in_time_and_another_tenant_frees_no_place() {
     let begun = Instant::now();
-    let after = |seconds: u64| begun + Duration::from_secs(seconds);
-    let mut book = Book::new(AdmissionLimits { running: 4, ..limits(100) });
-    let due_in = |seconds| Claim { time_left: Duration::from_secs(seconds), ..patient(seconds / 2) };
-    for round in 0..2 {
-        book.take(Claim { count: 4, ..ORDINARY }, after(10 * round)).expect("free");
-        (0..4).for_each(|_| book.give_back(TenantId::NOBODY, 0, End::Answered, after(10 * round + 10)));
-    }
-    book.take(Claim { count: 2, ..ORDINARY }, after(20)).expect("free");
-    too_long(book.take(Claim { count: 4, ..due_in(15) }, after(20)));
-    book.take(Claim { count: 2, ..due_in(15) }, after(20)).expect("two places are free");
-    too_long(book.take(Claim { tenant: TenantId(7), ..due_in(12) }, after(20)));
-    book.take(Claim { tenant: TenantId(7), ..due_in(60) }, after(20)).expect("it is next, and has time");
+    let mut book = book_of_four(2, begun);
+    let now = begun + Duration::from_secs(20);
+    book.take(Claim { count: 2, ..ORDINARY }, now).expect("free");
+    too_long(book.take(Claim { count: 4, ..due_in(15) }, now));
+    book.take(Claim { count: 2, ..due_in(15) }, now).expect("two places are free");
+    too_long(book.take(Claim { tenant: TenantId(7), ..due_in(12) }, now));
+    book.take(Claim { tenant: TenantId(7), ..due_in(60) }, now).expect("it is next, and has time");
 }
 
 #[test]

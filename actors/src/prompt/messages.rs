@@ -60,7 +60,7 @@ fn normalize(message: Value, path: &str, room: &mut Room) -> Result<Value, Messa
         return Err(wrong(path, "must be an object"));
     };
     let extras = message.iter().filter(|(name, _)| !matches!(name.as_str(), "role" | "content"));
-    room.take(extras.map(|(_, value)| 2 + weight::of_value(value)).sum(), path)?;
+    room.take(weight::of_fields(extras.map(|(_, value)| value)), path)?;
     message.retain(|name, value| name == "content" || !value.is_null());
     let role = role(&message, path)?;
     message.insert("role".to_owned(), role.into());

@@ -29,9 +29,15 @@ pub fn of_text(text: &[u8]) -> usize {
 pub fn of_value(value: &Value) -> usize {
     match value {
         Value::Array(values) => CONTAINER + values.iter().map(|value| 1 + of_value(value)).sum::<usize>(),
-        Value::Object(fields) => CONTAINER + fields.values().map(|value| 2 + of_value(value)).sum::<usize>(),
+        Value::Object(fields) => CONTAINER + of_fields(fields.values()),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
+}
+
+/// The same of some fields of an object, by their values: a name counts, and so does what stands between.
+#[must_use]
+pub fn of_fields<'a>(values: impl IntoIterator<Item = &'a Value>) -> usize {
+    values.into_iter().map(|value| 2 + of_value(value)).sum()
 }
 
 /// Goes behind the quote that ends a string.

@@ -46,7 +46,7 @@ pub(crate) fn conversation(fields: &mut Fields) -> Result<ChatPrompt, ApiError> 
 
 /// As messages, they are kept until the prompt is laid out.
 fn check_variables(variables: &Map<String, Value>) -> Result<(), ApiError> {
-    if variables.values().map(weight::of_value).sum::<usize>() + 2 * variables.len() <= MAX_EXTRA_WEIGHT {
+    if weight::of_fields(variables.values()) <= MAX_EXTRA_WEIGHT {
         return Ok(());
     }
     let message = format!(
