@@ -156,6 +156,8 @@ pub struct BackendState {
     suspects: Suspects,
     /// Of the last reset.
     epoch: Epoch,
+    /// For the first reset: how long those that the last engine's end cut off come first.
+    cut_off_first: Duration,
     /// The engine is ended on purpose, for which nobody is charged.
     doomed: bool,
     /// It takes no commands any more. Why, and over whom it died, is in events that are yet to come.
@@ -178,9 +180,9 @@ impl Backend {
             shown.set(board::PID, pid.into());
         }
         shown.set(board::N_CTX, info.n_ctx.into());
-        args.wiring.pulse.rest();
+        let cut_off_first = start::cut_off_first(args.wiring.pulse.loaded());
         start::publish_model(&args, *info)?;
-        Ok(BackendState::new(myself, args.wiring, host))
+        Ok(BackendState { cut_off_first, ..BackendState::new(myself, args.wiring, host) })
     }
 
     /// An `Err` is a crash on purpose: the engine is gone or does not keep up, and a new one must be started.
@@ -225,6 +227,7 @@ impl BackendState {
             sessions: HashMap::new(),
             suspects: Suspects::default(),
             epoch: 0,
+            cut_off_first: Duration::ZERO,
             doomed: false,
             gone: false,
             questions: Questions::default(),
@@ -270,7 +273,9 @@ impl BackendState {
         self.epoch = epoch;
         self.wiring.pulse.rest();
         self.scheduler = Some(scheduler);
-        self.command(EngineCommand::Reset { epoch })
+        // What a later scheduler finds cut off is this engine's own, and its KV is there.
+        let cut_off_first = std::mem::take(&mut self.cut_off_first);
+        self.command(EngineCommand::Reset { epoch, cut_off_first })
     }
 
     fn on_admit(&mut self, admit: Box<Admit>, session: ActorRef<SessionMsg>) -> Result<(), ActorProcessingErr> {

@@ -12,15 +12,32 @@ pub struct Pulse {
     begun: Instant,
     /// µs since `begun`, plus one; 0: nothing is under way.
     awaited: AtomicU64,
+    /// When the engine was loaded, counted the same way; 0: none was yet.
+    loaded: AtomicU64,
+    /// When its last step ended; 0: none has.
+    stepped: AtomicU64,
 }
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self { begun: Instant::now(), awaited: AtomicU64::new(0) }
+        Self {
+            begun: Instant::now(),
+            awaited: AtomicU64::new(0),
+            loaded: AtomicU64::new(0),
+            stepped: AtomicU64::new(0),
+        }
     }
 }
 
 impl Pulse {
+    /// An engine is loaded, and rests. How long the one before it worked: from its load to its last step.
+    pub(crate) fn loaded(&self) -> Duration {
+        self.rest();
+        let loaded = self.loaded.swap(self.now(), Ordering::Relaxed);
+        let stepped = self.stepped.swap(0, Ordering::Relaxed);
+        Duration::from_micros(stepped.saturating_sub(loaded))
+    }
+
     /// The engine has got work and had none before.
     pub(crate) fn begin(&self) {
         self.awaited.store(self.now(), Ordering::Relaxed);
@@ -28,8 +45,10 @@ impl Pulse {
 
     /// A step has ended.
     pub(crate) fn beat(&self) {
+        let now = self.now();
+        self.stepped.store(now, Ordering::Relaxed);
         if self.awaited.load(Ordering::Relaxed) != 0 {
-            self.begin();
+            self.awaited.store(now, Ordering::Relaxed);
         }
     }
 
@@ -77,5 +96,16 @@ mod tests {
         assert!(pulse.silence() < Some(Duration::from_secs(59)));
         pulse.rest();
         assert_eq!(pulse.silence(), None);
+    }
+
+    #[test]
+    fn an_engine_worked_from_its_load_to_its_last_step() {
+        let pulse = begun_ago(60);
+        assert_eq!(pulse.loaded(), Duration::ZERO, "there was none before the first");
+        // As if the first one had been loaded 50 seconds ago.
+        pulse.loaded.store(10_000_000, Ordering::Relaxed);
+        pulse.beat();
+        assert!(pulse.loaded() >= Duration::from_secs(50));
+        assert_eq!(pulse.loaded(), Duration::ZERO, "it was loaded, and never stepped");
     }
 }

@@ -43,7 +43,7 @@ fn allocations_of_steps(spec: EngineSpec, sequences: u32) -> Vec<usize> {
     let host = EngineHost::start(spec, &HostKind::Thread, Arc::new(()), sink).expect("starts");
     // While it loads it takes no commands.
     loaded.recv_timeout(PATIENCE).expect("it loads");
-    host.send(EngineCommand::Reset { epoch: 1 }).expect("taken");
+    host.send(EngineCommand::Reset { epoch: 1, cut_off_first: Duration::ZERO }).expect("taken");
     for sequence in 0..sequences {
         let tokens: Vec<Token> = (0..20).map(|at| 97 + (at + sequence as Token) % 26).collect();
         let admit = Admit {

@@ -19,6 +19,9 @@ use crate::wiring::{LoadedModel, Wiring};
 /// Longest wait for the previous engine to free its memory.
 const OCCUPANCY_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long those that an engine's end cut off come first in the next one. With long contexts reading them all takes minutes.
+const CUT_OFF_FIRST: Duration = Duration::from_secs(5);
+
 type LoadResult = Result<Box<ModelInfo>, String>;
 
 pub(super) fn shown_engine(args: &BackendArgs) -> u64 {
@@ -44,6 +47,12 @@ pub(super) async fn start_engine(
     let host = EngineHost::start(args.engine.clone(), &args.host, Arc::new(occupancy), sink)?;
     let info = load.await.map_err(|_| "the engine ended while it loaded")??;
     Ok((host, info))
+}
+
+/// How long those that were cut off come first in an engine, by how long the one before it worked. Where one ends after the other
+/// they would be read again and again, and nobody would ever get on.
+pub(super) fn cut_off_first(worked: Duration) -> Duration {
+    if worked < CUT_OFF_FIRST { Duration::ZERO } else { CUT_OFF_FIRST }
 }
 
 /// Until the model is loaded its events end the load; afterwards they are messages to the actor.

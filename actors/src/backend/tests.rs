@@ -144,3 +144,9 @@ async fn a_thread_that_fails_is_not_charged_to_what_the_other_one_worked_on() {
     engine_died(&mut state);
     assert_eq!(verdicts(&state), [Verdict::Guilty, Verdict::Guilty], "nobody knows which");
 }
+
+#[test]
+fn whom_one_engine_after_the_other_cuts_off_comes_not_first() {
+    assert_eq!(start::cut_off_first(Duration::from_secs(3)), Duration::ZERO);
+    assert!(start::cut_off_first(Duration::from_secs(60)) > Duration::ZERO);
+}

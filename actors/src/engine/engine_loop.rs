@@ -44,10 +44,6 @@ const BURST_PAUSE: Duration = Duration::from_millis(2);
 /// and the copies take as long.
 const GATHER: Duration = Duration::from_millis(40);
 
-/// How long after the engine's start those that its predecessor's end cut off come first. With long contexts reading them all
-/// takes minutes.
-const RESTART: Duration = Duration::from_secs(5);
-
 /// How often one that is held for want of cells tries again while nothing else runs.
 const HELD_WAIT: Duration = Duration::from_secs(1);
 
@@ -70,8 +66,8 @@ pub(crate) struct EngineLoop<M, E> {
     plan: Plan,
     sampler: RowSampler,
     step: u64,
-    /// When the first scheduler made itself known: what came before was another engine's.
-    first_reset: Option<Instant>,
+    /// Until when those that the end of another engine cut off come first.
+    cut_off_until: Instant,
     /// When somebody was last held for want of cells.
     held_at: Instant,
     progress: Progress,
@@ -126,7 +122,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             plan: Plan::with_capacity(n_seq_max),
             sampler: RowSampler::new(n_vocab),
             step: 0,
-            first_reset: None,
+            cut_off_until: Instant::now(),
             held_at: Instant::now(),
             progress,
             announced: Vec::with_capacity(n_seq_max),
@@ -283,7 +279,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         // A file may be read here, or a state copied: that can hang like any step.
         let _work = self.progress.work();
         match command {
-            EngineCommand::Reset { epoch } => self.reset(epoch),
+            EngineCommand::Reset { epoch, cut_off_first } => self.reset(epoch, cut_off_first),
             EngineCommand::Admit(admit) => self.admit(*admit),
             EngineCommand::Cancel { epoch, request } => self.cancel(epoch, request),
             EngineCommand::SetRank { epoch, request, rank } => self.set_rank(epoch, request, rank),
@@ -296,11 +292,11 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         Flow::Continue
     }
 
-    fn reset(&mut self, epoch: Epoch) {
+    fn reset(&mut self, epoch: Epoch, cut_off_first: Duration) {
         if epoch <= self.epoch {
             return;
         }
-        self.first_reset.get_or_insert_with(Instant::now);
+        self.cut_off_until = Instant::now() + cut_off_first;
         self.epoch = epoch;
         self.slots.iter_mut().for_each(Slot::stop);
         self.waiting.clear();
@@ -375,8 +371,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     fn step(&mut self) -> Result<(), String> {
         let started = Instant::now();
         let n_batch = self.model.info().n_batch as usize;
-        let restarted = self.first_reset.is_some_and(|at| started.duration_since(at) < RESTART);
-        self.plan.fill(&self.slots, self.limits, n_batch, restarted);
+        self.plan.fill(&self.slots, self.limits, n_batch, started < self.cut_off_until);
         if !self.decode_what_fits()? {
             return Ok(());
         }

@@ -3,6 +3,8 @@
 //! Commands and events about sequences carry the scheduler's epoch. The engine ignores commands of an older epoch,
 //! the actors ignore events of one.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -31,6 +33,8 @@ pub enum EngineCommand {
     Reset {
         /// The new scheduler's epoch.
         epoch: Epoch,
+        /// For so long those that come with tokens, cut off elsewhere, are read before others of no better class decode.
+        cut_off_first: Duration,
     },
     /// Start a sequence. Answered by `Started`, token outputs and exactly one `Ended`.
     Admit(Box<Admit>),

@@ -54,9 +54,10 @@ impl Plan {
         Self { entries: Vec::with_capacity(sequences), order: Vec::with_capacity(sequences), left_out: false }
     }
 
-    /// Plans the next step. After a restart nobody of their class or a worse one decodes before those that it cut off are read
-    /// again: each of them has waited for the load already, and beside others they would take several times as long.
-    pub(crate) fn fill(&mut self, slots: &[Slot], limits: Limits, n_batch: usize, restarted: bool) {
+    /// Plans the next step. With `cut_off_first` nobody of their class or a worse one decodes before those that another engine's
+    /// end cut off are read again: each of them has waited for the load already, and beside others they would take several
+    /// times as long.
+    pub(crate) fn fill(&mut self, slots: &[Slot], limits: Limits, n_batch: usize, cut_off_first: bool) {
         self.entries.clear();
         self.order.clear();
         for (sequence, slot) in slots.iter().enumerate() {
@@ -66,7 +67,7 @@ impl Plan {
                 _ => {}
             }
         }
-        if restarted {
+        if cut_off_first {
             self.leave_out_beside_those_cut_off(slots);
         }
         self.left_out = !self.left_out && self.leave_worse_classes_out(slots);

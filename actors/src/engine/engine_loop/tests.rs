@@ -39,12 +39,21 @@ struct Outcome {
 
 impl Engine {
     fn new(spec: FakeSpec) -> Self {
+        Self::started(spec, Duration::ZERO)
+    }
+
+    /// One whose predecessor's end cut requests off.
+    fn after_another() -> Self {
+        Self::started(FakeSpec::default(), Duration::from_secs(600))
+    }
+
+    fn started(spec: FakeSpec, cut_off_first: Duration) -> Self {
         let events: Events = Rc::default();
         let sink = events.clone();
         let model = FakeModel::load(&spec).expect("the fake loads");
         let emit: Box<dyn FnMut(EngineEvent)> = Box::new(move |event| sink.borrow_mut().push(event));
         let mut engine = Self { spec, events, inner: EngineLoop::new(model, Progress::default(), emit) };
-        engine.apply(EngineCommand::Reset { epoch: 1 });
+        engine.apply(EngineCommand::Reset { epoch: 1, cut_off_first });
         engine
     }
 
@@ -94,7 +103,7 @@ impl Engine {
 
     /// Its start is longer ago than those that were cut off come first.
     fn let_the_restart_pass(&mut self) {
-        self.inner.first_reset = self.inner.first_reset.map(|at| at - RESTART);
+        self.inner.cut_off_until = Instant::now();
     }
 
     fn cells_short(&self) -> usize {
@@ -220,9 +229,9 @@ fn reset_ends_silently_keeps_kv_and_ignores_the_old_epoch() {
     let tokens = prompt(1, 10);
     engine.apply(EngineCommand::Admit(Box::new(admit(1, 4, tokens.clone(), 100))));
     (0..3).for_each(|_| engine.step());
-    engine.apply(EngineCommand::Reset { epoch: 2 });
+    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
     engine.apply(EngineCommand::Admit(Box::new(admit(2, 5, tokens.clone(), 100))));
-    engine.apply(EngineCommand::Reset { epoch: 1 });
+    engine.apply(EngineCommand::Reset { epoch: 1, cut_off_first: Duration::ZERO });
     assert!(!engine.inner.has_work());
     assert!(engine.outcome().ended.is_empty());
     let kept = [tokens.clone(), fake::continuation(&engine.spec, &tokens, 2)].concat();
@@ -373,7 +382,7 @@ fn a_reset_tells_whose_the_tokens_are() {
     let admit = Admit { tenant: TenantId(9), ..admit(1, 3, prompt(1, 50), 1) };
     engine.apply(EngineCommand::Admit(Box::new(admit)));
     engine.run_dry();
-    engine.apply(EngineCommand::Reset { epoch: 2 });
+    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
     let held = Held { sequence: 3, tenant: TenantId(9), tokens: prompt(1, 50) };
     assert!(engine.events.borrow().contains(&EngineEvent::Inventory {
         epoch: 2,

@@ -136,7 +136,7 @@ fn a_file_that_comes_after_a_reset_serves_nobody() {
     let folder = Folder::new("reset");
     let (mut engine, tokens) = beside_a_stream(&folder);
     engine.apply(from_file(1, 0, &engine, [tokens, prompt(2, 5)].concat()));
-    engine.apply(EngineCommand::Reset { epoch: 2 });
+    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
     let late = read(&engine);
     engine.inner.on_read(late);
     assert!(!engine.inner.has_work() && engine.outcome().ended.is_empty());

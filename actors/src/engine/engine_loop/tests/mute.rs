@@ -52,7 +52,7 @@ fn no_logits_are_a_failure_of_the_engine() {
         let sink = events.clone();
         let model = Mute(FakeModel::load(&FakeSpec::default()).expect("the fake loads"));
         let mut inner = EngineLoop::new(model, Progress::default(), move |event| sink.borrow_mut().push(event));
-        let _ = inner.apply(EngineCommand::Reset { epoch: 1 });
+        let _ = inner.apply(EngineCommand::Reset { epoch: 1, cut_off_first: Duration::ZERO });
         let admit = Admit { prompt_logprobs, ..admit(1, 0, prompt(1, 10), 5) };
         let _ = inner.apply(EngineCommand::Admit(Box::new(admit)));
         let cause = inner.step().expect_err("there is nothing to draw from");

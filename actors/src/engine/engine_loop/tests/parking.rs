@@ -72,7 +72,7 @@ fn many_copy_from_what_was_away() {
 #[test]
 fn a_reset_still_lists_what_is_away() {
     let (mut engine, left) = parked(FakeSpec::default());
-    engine.apply(EngineCommand::Reset { epoch: 2 });
+    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
     let events = engine.events.borrow();
     let listed = events.iter().rev().find_map(|event| match event {
         EngineEvent::Inventory { sequences, .. } => Some(sequences.clone()),

@@ -158,7 +158,7 @@ fn many_prompts_of_the_same_class_beside_a_stream_are_read_in_larger_steps() {
 
 #[test]
 fn after_a_restart_nobody_decodes_before_those_that_it_cut_off_are_read_again() {
-    let mut engine = Engine::new(FakeSpec::default());
+    let mut engine = Engine::after_another();
     engine.apply(limits(64));
     for request in 1..=4 {
         let admit = admit(request, request as u32, prompt(request, 50), 20);
@@ -180,7 +180,7 @@ fn after_a_restart_nobody_decodes_before_those_that_it_cut_off_are_read_again() 
 
 #[test]
 fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_scheduler_alone() {
-    let mut engine = Engine::new(FakeSpec::default());
+    let mut engine = Engine::after_another();
     engine.apply(limits(64));
     let cut_off = |request, priority, length| {
         let admit = admit(request, request as u32, prompt(request, length), 20);
@@ -192,8 +192,7 @@ fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_schedul
     engine.step();
     engine.step();
     assert_eq!(engine.said([1, 2]), [2, 0], "the better class goes on");
-    engine.let_the_restart_pass();
-    engine.apply(EngineCommand::Reset { epoch: 2 });
+    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
     for (request, length) in [(3, 50), (4, 500)] {
         let admit = admit(request, request as u32, prompt(request, length), 20);
         engine.apply(EngineCommand::Admit(Box::new(Admit { epoch: 2, prompt_len: 5, ..admit })));
@@ -260,7 +259,7 @@ fn whoever_is_held_while_nobody_runs_tries_again() {
 fn a_new_scheduler_is_told_who_is_in_a_step_also_when_they_are_the_same() {
     let mut engine = Engine::new(FakeSpec::default());
     for epoch in [1, 2] {
-        engine.apply(EngineCommand::Reset { epoch });
+        engine.apply(EngineCommand::Reset { epoch, cut_off_first: Duration::ZERO });
         let admit = Admit { epoch, ..admit(7, 0, prompt(1, 10), 3) };
         engine.apply(EngineCommand::Admit(Box::new(admit)));
         engine.step();

@@ -60,7 +60,7 @@ fn a_copy_and_an_eviction_are_work_and_a_loop_between_commands_is_idle() {
     let model = FakeModel::load(&FakeSpec::default()).expect("the fake loads");
     let model = Observed { model, progress: progress.clone(), seen: seen.clone() };
     let mut inner = EngineLoop::new(model, progress.clone(), |_| ());
-    let _ = inner.apply(EngineCommand::Reset { epoch: 1 });
+    let _ = inner.apply(EngineCommand::Reset { epoch: 1, cut_off_first: Duration::ZERO });
     let _ = inner.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 10), 1))));
     inner.step().expect("the fake decodes");
     let placement = Placement::Copy { from: 0, tokens: 9 };

@@ -219,10 +219,11 @@ proptest! {
     }
 
     /// However many of its own class and of worse ones keep coming, sharing prefixes with it and with each other: not more
-    /// than a few are answered before it runs that came after it.
+    /// than a few are answered before it runs that came after it. A producer reads for six rounds, and each of those before
+    /// it may hold a place for one more; the most in 400,000 cases were 22.
     #[test]
     fn nobody_is_overtaken_for_ever(before in 0u64..12, kinds in prop::collection::vec((0u8..2, 0usize..3), 400)) {
-        const OVERTAKERS: usize = 6 * PLACES;
+        let most = 6 * PLACES + before as usize;
         let mut world = World::new();
         let arrive = |world: &mut World, request: RequestId| {
             let (worse, shared) = kinds[request as usize % kinds.len()];
@@ -244,7 +245,7 @@ proptest! {
             }
             let runs = world.running.iter().any(|(request, ..)| *request == mine) || world.forgotten.contains(&mine);
             let overtakers = world.forgotten.iter().filter(|request| **request > mine).count();
-            prop_assert!(runs || overtakers <= OVERTAKERS, "{overtakers} after {before}");
+            prop_assert!(runs || overtakers <= most, "{overtakers} after {before}");
             if runs {
                 return Ok(());
             }
