@@ -16,6 +16,8 @@ pub struct Pulse {
     loaded: AtomicU64,
     /// When its last step ended; 0: none has.
     stepped: AtomicU64,
+    /// How many µs the engine before it worked; `u64::MAX`: there was none.
+    worked_before: AtomicU64,
 }
 
 impl Default for Pulse {
@@ -25,17 +27,21 @@ impl Default for Pulse {
             awaited: AtomicU64::new(0),
             loaded: AtomicU64::new(0),
             stepped: AtomicU64::new(0),
+            worked_before: AtomicU64::new(u64::MAX),
         }
     }
 }
 
 impl Pulse {
-    /// An engine is loaded, and rests. How long the one before it worked: from its load to its last step.
+    /// An engine is loaded, and rests. How long the better of the last two before it worked, from its load to its last step:
+    /// one that ends soon is an accident, two are a condition. Whoever had no predecessors has good ones.
     pub(crate) fn loaded(&self) -> Duration {
         self.rest();
         let loaded = self.loaded.swap(self.now(), Ordering::Relaxed);
         let stepped = self.stepped.swap(0, Ordering::Relaxed);
-        Duration::from_micros(stepped.saturating_sub(loaded))
+        let worked = if loaded == 0 { u64::MAX } else { stepped.saturating_sub(loaded) };
+        let before = self.worked_before.swap(worked, Ordering::Relaxed);
+        Duration::from_micros(worked.max(before))
     }
 
     /// The engine has got work and had none before.
@@ -99,13 +105,16 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_worked_from_its_load_to_its_last_step() {
+    fn two_engines_that_end_soon_are_a_condition() {
         let pulse = begun_ago(60);
-        assert_eq!(pulse.loaded(), Duration::ZERO, "there was none before the first");
-        // As if the first one had been loaded 50 seconds ago.
+        let first = || pulse.loaded() == Duration::from_micros(u64::MAX);
+        assert!(first() && first(), "one that never stepped is an accident");
+        assert_eq!(pulse.loaded(), Duration::ZERO);
+        // As if this one had been loaded 50 seconds ago.
         pulse.loaded.store(10_000_000, Ordering::Relaxed);
         pulse.beat();
         assert!(pulse.loaded() >= Duration::from_secs(50));
-        assert_eq!(pulse.loaded(), Duration::ZERO, "it was loaded, and never stepped");
+        assert!(pulse.loaded() >= Duration::from_secs(50), "an accident again");
+        assert_eq!(pulse.loaded(), Duration::ZERO);
     }
 }

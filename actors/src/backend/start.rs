@@ -49,7 +49,7 @@ pub(super) async fn start_engine(
     Ok((host, info))
 }
 
-/// How long those that were cut off come first in an engine, by how long the one before it worked. Where one ends after the other
+/// How long those that were cut off come first in an engine, by how long those before it worked. Where one ends after the other
 /// they would be read again and again, and nobody would ever get on.
 pub(super) fn cut_off_first(worked: Duration) -> Duration {
     if worked < CUT_OFF_FIRST { Duration::ZERO } else { CUT_OFF_FIRST }
