@@ -193,7 +193,7 @@ section! {
         /// Compute threads; 0: one per physical core.
         n_threads: u32 = 0, Rule::Integer(0, 1024);
         /// How often OpenMP's idle threads look for work before they sleep, for engines in a process of their own. High values are fast on an idle machine and crawl beside other busy processes; unset: as libgomp decides.
-        spin: Option<u32> = Some(1000), Rule::Integer(0, 4_000_000_000);
+        spin: Option<u32> = Some(500), Rule::Integer(0, 4_000_000_000);
         /// Layers on the GPU; -1: all.
         n_gpu_layers: i32 = 0, Rule::Integer(-1, 100_000);
         /// Sequences that run at once; see `scheduler.max_batch_size`.
