@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a CPU quota, as containers have it, does to ten requests at a time, with several numbers of threads and of spins.
 
-Usage: cpu_quota.py SERVER MODEL [--rounds 3] [--quotas none,1.5,1] [--threads default,1,2] [--spins 0,1000,100000]
+Usage: cpu_quota.py SERVER MODEL [--rounds 3] [--quotas none,1.5,1] [--threads default,1,2] [--spins 0,500,100000]
        cpu_quota.py SERVER --engine fake ...     (no model, to try the script)
 
 In each round and for each combination a server is started in a cgroup of its own that may use so many cores, engine and all,
@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quotas", type=several, default=["none", "1.5", "1"], help="cores")
     parser.add_argument("--threads", type=several, default=["default", "1", "2"])
-    parser.add_argument("--spins", type=several, default=["0", "1000", "100000"])
+    parser.add_argument("--spins", type=several, default=["0", "500", "100000"])
     args = parser.parse_args()
     combinations = list(itertools.product(args.quotas, args.threads, args.spins))
     rates = {combination: [] for combination in combinations}

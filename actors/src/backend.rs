@@ -180,7 +180,7 @@ impl Backend {
             shown.set(board::PID, pid.into());
         }
         shown.set(board::N_CTX, info.n_ctx.into());
-        let cut_off_first = start::cut_off_first(args.wiring.pulse.loaded());
+        let cut_off_first = start::cut_off_first(args.wiring.pulse.next_engine());
         start::publish_model(&args, *info)?;
         Ok(BackendState { cut_off_first, ..BackendState::new(myself, args.wiring, host) })
     }
@@ -273,9 +273,13 @@ impl BackendState {
         self.epoch = epoch;
         self.wiring.pulse.rest();
         self.scheduler = Some(scheduler);
-        // What a later scheduler finds cut off is this engine's own, and its KV is there.
-        let cut_off_first = std::mem::take(&mut self.cut_off_first);
-        self.command(EngineCommand::Reset { epoch, cut_off_first })
+        let reset = self.reset(epoch);
+        self.command(reset)
+    }
+
+    /// Those that a later scheduler finds cut off ran on this engine.
+    fn reset(&mut self, epoch: Epoch) -> EngineCommand {
+        EngineCommand::Reset { epoch, cut_off_first: std::mem::take(&mut self.cut_off_first) }
     }
 
     fn on_admit(&mut self, admit: Box<Admit>, session: ActorRef<SessionMsg>) -> Result<(), ActorProcessingErr> {

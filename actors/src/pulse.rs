@@ -1,4 +1,5 @@
-//! How long an engine with requests under way has not finished a step: what readiness goes by, whatever host it runs in.
+//! How long an engine with requests under way has not finished a step: what readiness goes by, whatever host it runs in. And how
+//! long those before it worked.
 //!
 //! A watchdog replaces a hung engine process, but nothing can end a hung thread, and either way requests wait meanwhile.
 //! Written by the backend, read without asking it.
@@ -33,15 +34,18 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// An engine is loaded, and rests. How long the better of the last two before it worked, from its load to its last step:
-    /// one that ends soon is an accident, two are a condition. Whoever had no predecessors has good ones.
-    pub(crate) fn loaded(&self) -> Duration {
+    /// A new engine is loaded, and rests. How long the better of the last two before it worked, from its load to its last step:
+    /// one that ends soon is an accident, two are a condition. `None`: it is the first.
+    pub(crate) fn next_engine(&self) -> Option<Duration> {
         self.rest();
         let loaded = self.loaded.swap(self.now(), Ordering::Relaxed);
         let stepped = self.stepped.swap(0, Ordering::Relaxed);
-        let worked = if loaded == 0 { u64::MAX } else { stepped.saturating_sub(loaded) };
+        if loaded == 0 {
+            return None;
+        }
+        let worked = stepped.saturating_sub(loaded);
         let before = self.worked_before.swap(worked, Ordering::Relaxed);
-        Duration::from_micros(worked.max(before))
+        Some(Duration::from_micros(worked.max(before)))
     }
 
     /// The engine has got work and had none before.
@@ -107,14 +111,14 @@ mod tests {
     #[test]
     fn two_engines_that_end_soon_are_a_condition() {
         let pulse = begun_ago(60);
-        let first = || pulse.loaded() == Duration::from_micros(u64::MAX);
-        assert!(first() && first(), "one that never stepped is an accident");
-        assert_eq!(pulse.loaded(), Duration::ZERO);
+        assert_eq!(pulse.next_engine(), None, "the first cuts nobody off");
+        assert_eq!(pulse.next_engine(), Some(Duration::from_micros(u64::MAX)), "one that never stepped is an accident");
+        assert_eq!(pulse.next_engine(), Some(Duration::ZERO));
         // As if this one had been loaded 50 seconds ago.
         pulse.loaded.store(10_000_000, Ordering::Relaxed);
         pulse.beat();
-        assert!(pulse.loaded() >= Duration::from_secs(50));
-        assert!(pulse.loaded() >= Duration::from_secs(50), "an accident again");
-        assert_eq!(pulse.loaded(), Duration::ZERO);
+        assert!(pulse.next_engine() >= Some(Duration::from_secs(50)));
+        assert!(pulse.next_engine() >= Some(Duration::from_secs(50)), "an accident again");
+        assert_eq!(pulse.next_engine(), Some(Duration::ZERO));
     }
 }

@@ -48,7 +48,7 @@ pub struct Wiring {
     pub meters: Meters,
     /// Where long chats are laid out.
     pub layouts: Layouts,
-    /// Whether the engine ends its steps.
+    /// Whether the engine ends its steps, and how long those before it worked.
     pub pulse: Pulse,
 }
 

@@ -50,9 +50,9 @@ pub(super) async fn start_engine(
 }
 
 /// How long those that were cut off come first in an engine, by how long those before it worked. Where one ends after the other
-/// they would be read again and again, and nobody would ever get on.
-pub(super) fn cut_off_first(worked: Duration) -> Duration {
-    if worked < CUT_OFF_FIRST { Duration::ZERO } else { CUT_OFF_FIRST }
+/// they would be read again and again, and nobody would ever get on: there is to be as much time after the reading.
+pub(super) fn cut_off_first(worked: Option<Duration>) -> Duration {
+    worked.filter(|worked| *worked >= 2 * CUT_OFF_FIRST).map_or(Duration::ZERO, |_| CUT_OFF_FIRST)
 }
 
 /// Until the model is loaded its events end the load; afterwards they are messages to the actor.

@@ -147,6 +147,14 @@ async fn a_thread_that_fails_is_not_charged_to_what_the_other_one_worked_on() {
 
 #[test]
 fn whom_one_engine_after_the_other_cuts_off_comes_not_first() {
-    assert_eq!(start::cut_off_first(Duration::from_secs(3)), Duration::ZERO);
-    assert!(start::cut_off_first(Duration::from_secs(60)) > Duration::ZERO);
+    let first = |worked| start::cut_off_first(worked) > Duration::ZERO;
+    assert!(first(Some(Duration::from_secs(10))) && !first(Some(Duration::from_millis(9999))));
+    assert!(!first(None), "nobody was cut off");
+}
+
+#[tokio::test]
+async fn only_the_first_scheduler_beside_an_engine_says_who_comes_first() {
+    let mut state = BackendState { cut_off_first: Duration::from_secs(5), ..without_engine().await };
+    assert_eq!(state.reset(1), EngineCommand::Reset { epoch: 1, cut_off_first: Duration::from_secs(5) });
+    assert_eq!(state.reset(2), EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
 }

@@ -296,7 +296,8 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         if epoch <= self.epoch {
             return;
         }
-        self.cut_off_until = Instant::now() + cut_off_first;
+        // A second scheduler takes nothing from those that its engine has not read again yet.
+        self.cut_off_until = self.cut_off_until.max(Instant::now() + cut_off_first);
         self.epoch = epoch;
         self.slots.iter_mut().for_each(Slot::stop);
         self.waiting.clear();

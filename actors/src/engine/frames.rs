@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn reset(epoch: Epoch) -> ToEngine {
-        ToEngine::Command(EngineCommand::Reset { epoch, cut_off_first: Duration::ZERO })
+        ToEngine::Command(EngineCommand::Reset { epoch, cut_off_first: Duration::from_secs(5) })
     }
 
     #[tokio::test]

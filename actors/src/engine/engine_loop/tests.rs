@@ -101,7 +101,7 @@ impl Engine {
         requests.into_iter().map(|request| outcome.tokens.get(&request).map_or(0, Vec::len)).collect()
     }
 
-    /// Its start is longer ago than those that were cut off come first.
+    /// Those that were cut off come first no longer.
     fn let_the_restart_pass(&mut self) {
         self.inner.cut_off_until = Instant::now();
     }

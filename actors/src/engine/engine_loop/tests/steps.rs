@@ -192,6 +192,7 @@ fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_schedul
     engine.step();
     engine.step();
     assert_eq!(engine.said([1, 2]), [2, 0], "the better class goes on");
+    engine.let_the_restart_pass();
     engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
     for (request, length) in [(3, 50), (4, 500)] {
         let admit = admit(request, request as u32, prompt(request, length), 20);
@@ -199,7 +200,21 @@ fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_schedul
     }
     engine.step();
     engine.step();
-    assert_eq!(engine.said([3, 4]), [2, 0], "this engine's own, and their KV is there");
+    assert_eq!(engine.said([3, 4]), [2, 0], "this engine's own");
+}
+
+#[test]
+fn a_new_scheduler_takes_nothing_from_those_that_are_not_read_again_yet() {
+    let mut engine = Engine::after_another();
+    engine.apply(limits(64));
+    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
+    for (request, length) in [(1, 50), (2, 500)] {
+        let admit = admit(request, request as u32, prompt(request, length), 20);
+        engine.apply(EngineCommand::Admit(Box::new(Admit { epoch: 2, prompt_len: 5, ..admit })));
+    }
+    engine.step();
+    engine.step();
+    assert_eq!(engine.said([1, 2]), [1, 0]);
 }
 
 #[test]
