@@ -36,8 +36,6 @@ AT_ONCE = 16
 MEMORY_EVERY = 5
 # Seconds of the storm in which memory still grows to its working size.
 MEMORY_SETTLES = 30
-
-
 SOME_TEXT = re.compile(rb'"content":"[^"]')
 # By hand, because `http.client` takes as long for an answer as the server does.
 HEAD = (b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\nCache-Control: no-store\r\n"

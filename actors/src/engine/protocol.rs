@@ -3,8 +3,6 @@
 //! Commands and events about sequences carry the scheduler's epoch. The engine ignores commands of an older epoch,
 //! the actors ignore events of one.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -34,7 +32,7 @@ pub enum EngineCommand {
         /// The new scheduler's epoch.
         epoch: Epoch,
         /// For so long those that come with tokens, cut off elsewhere, are read before others of no better class decode.
-        cut_off_first: Duration,
+        cut_off_first: std::time::Duration,
     },
     /// Start a sequence. Answered by `Started`, token outputs and exactly one `Ended`.
     Admit(Box<Admit>),

@@ -178,6 +178,15 @@ fn after_a_restart_nobody_decodes_before_those_that_it_cut_off_are_read_again() 
     assert_eq!(engine.said([1]), [3], "nor one that comes later, preempted perhaps");
 }
 
+/// Requests that were cut off, with so many tokens each.
+fn submit_again_to_a_new_scheduler(engine: &mut Engine, requests: [(RequestId, usize); 2]) {
+    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
+    for (request, length) in requests {
+        let admit = admit(request, request as u32, prompt(request, length), 20);
+        engine.apply(EngineCommand::Admit(Box::new(Admit { epoch: 2, prompt_len: 5, ..admit })));
+    }
+}
+
 #[test]
 fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_scheduler_alone() {
     let mut engine = Engine::after_another();
@@ -193,11 +202,7 @@ fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_schedul
     engine.step();
     assert_eq!(engine.said([1, 2]), [2, 0], "the better class goes on");
     engine.let_the_restart_pass();
-    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
-    for (request, length) in [(3, 50), (4, 500)] {
-        let admit = admit(request, request as u32, prompt(request, length), 20);
-        engine.apply(EngineCommand::Admit(Box::new(Admit { epoch: 2, prompt_len: 5, ..admit })));
-    }
+    submit_again_to_a_new_scheduler(&mut engine, [(3, 50), (4, 500)]);
     engine.step();
     engine.step();
     assert_eq!(engine.said([3, 4]), [2, 0], "this engine's own");
@@ -207,11 +212,7 @@ fn nobody_waits_for_one_of_a_worse_class_that_was_cut_off_or_after_a_new_schedul
 fn a_new_scheduler_takes_nothing_from_those_that_are_not_read_again_yet() {
     let mut engine = Engine::after_another();
     engine.apply(limits(64));
-    engine.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
-    for (request, length) in [(1, 50), (2, 500)] {
-        let admit = admit(request, request as u32, prompt(request, length), 20);
-        engine.apply(EngineCommand::Admit(Box::new(Admit { epoch: 2, prompt_len: 5, ..admit })));
-    }
+    submit_again_to_a_new_scheduler(&mut engine, [(1, 50), (2, 500)]);
     engine.step();
     engine.step();
     assert_eq!(engine.said([1, 2]), [1, 0]);
