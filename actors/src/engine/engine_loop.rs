@@ -352,6 +352,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         slot.stop();
         slot.used_at = self.step;
         let kv_tokens = slot.n_cached as u32;
+        self.model.rest(sequence as SequenceId);
         self.place_freed = true;
         self.cells_freed();
         (self.emit)(EngineEvent::Ended(Box::new(Ended {

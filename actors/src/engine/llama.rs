@@ -130,6 +130,10 @@ impl Model for LlamaEngine {
         self.context.decode(batch)
     }
 
+    fn rest(&mut self, sequence: SequenceId) {
+        self.context.rest(sequence);
+    }
+
     fn logits(&self, row: usize) -> &[f32] {
         self.context.logits(row)
     }

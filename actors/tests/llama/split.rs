@@ -80,6 +80,35 @@ fn an_idle_sequence_in_the_gap_is_moved_and_goes_on() {
 }
 
 #[test]
+fn two_that_are_at_rest_make_room_at_once_and_lose_nothing() {
+    let mut engine = split();
+    let vocabulary = engine.vocabulary();
+    let fresh = greedy_from_scratch(&mut engine, PROMPT, 64);
+    let mut sequences = [0, 1, 2, 3].map(|id| {
+        let mut sequence = Sequence::new(id, &tokenize(&*vocabulary, PROMPT));
+        greedy(&mut engine, &mut sequence, 64, 1);
+        sequence
+    });
+    engine.rest(1);
+    engine.rest(2);
+    let mut batch = Batch::with_capacity(64);
+    for _ in 0..19 {
+        batch.clear();
+        let rows = [0, 3].map(|at| sequences[at].push(1, &mut batch));
+        engine.decode(&batch).expect("room for two");
+        for (at, row) in [0, 3].into_iter().zip(rows) {
+            sequences[at].tokens.push(argmax(engine.logits(row)));
+        }
+    }
+    for sequence in [&sequences[0], &sequences[3]] {
+        assert_eq!(sequence.tokens[sequence.tokens.len() - 20..], fresh[..]);
+    }
+    for at in [1, 2] {
+        assert_eq!(greedy(&mut engine, &mut sequences[at], 64, 19), fresh[1..]);
+    }
+}
+
+#[test]
 fn a_fifth_sequence_has_no_cells_until_one_is_emptied() {
     let mut engine = split();
     let tokens = tokenize(&*engine.vocabulary(), PROMPT);

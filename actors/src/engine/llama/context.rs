@@ -1,6 +1,7 @@
 //! A context of llama.cpp: decoding, logits and the KV of its sequences. All that could abort the process is checked here.
 
 mod split;
+mod states;
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -25,6 +26,8 @@ use super::streams::Streams;
 use super::threads::Threads;
 use super::weights::{Weights, reason};
 
+use self::states::Moved;
+
 /// The one context of a model. Not `Send`: it stays on the thread that made it.
 #[derive(Debug)]
 pub(super) struct Context {
@@ -34,6 +37,7 @@ pub(super) struct Context {
     streams: Option<Streams>,
     /// The gap between those of the last step, and what would close it.
     gap: Option<(i32, i32)>,
+    moved: Moved,
     apart: Option<Apart>,
     kept: Kept,
     memory: MemoryKind,
@@ -109,6 +113,7 @@ impl Context {
             rows,
             streams: plan.streams.map(|streams| Streams::new(streams, plan.n_seq_max)),
             gap: None,
+            moved: Moved::default(),
             apart: Apart::new(spec, plan, memory, shape(&weights), n_threads),
             kept: Kept::default(),
             memory,
@@ -293,46 +298,6 @@ impl Context {
             unsafe { sys::llama_memory_seq_cp(memory, source, target, 0, end) };
         }
         self.keep_if(self.holds(target, tokens), to)
-    }
-
-    /// See `Model::save`. `None` for what would not be whole.
-    pub(super) fn save(&mut self, sequence: SequenceId) -> Option<Vec<u8>> {
-        self.id(sequence).and_then(|id| self.state(id))
-    }
-
-    fn state(&self, id: i32) -> Option<Vec<u8>> {
-        if self.handle().is_none() || len(self.ctx, id) > self.longest_state {
-            return None;
-        }
-        // SAFETY: the context is alive and this thread's, and the id is in range; exceptions are caught inside.
-        let bytes = unsafe { sys::llama_state_seq_get_size_ext(self.ctx.as_ptr(), id, 0) };
-        let mut state = vec![0; bytes];
-        // SAFETY: as above; llama.cpp writes at most `bytes` bytes, which are there.
-        let written = unsafe { sys::llama_state_seq_get_data_ext(self.ctx.as_ptr(), state.as_mut_ptr(), bytes, id, 0) };
-        (bytes > 0 && written == bytes).then_some(state)
-    }
-
-    /// See `Model::restore`. Bytes that llama.cpp does not understand leave the sequence empty.
-    pub(super) fn restore(&mut self, sequence: SequenceId, state: &[u8], tokens: u32) -> bool {
-        if sequence >= self.n_seq_max || self.handle().is_none() {
-            return false;
-        }
-        self.wipe(sequence);
-        let id = match self.streams.as_mut() {
-            Some(streams) => streams.claim(sequence),
-            None => self.id(sequence),
-        };
-        let Some(id) = id else { return false };
-        let read = self.read_state(id, state);
-        self.keep_if(read && self.holds(id, tokens), sequence)
-    }
-
-    /// Fills an empty one.
-    fn read_state(&mut self, id: i32, state: &[u8]) -> bool {
-        // SAFETY: the context is alive and this thread's, and the id is in range; llama.cpp reads at most the length of
-        // `state`, checks it, and catches its own exceptions.
-        let read = unsafe { sys::llama_state_seq_set_data_ext(self.ctx.as_ptr(), state.as_ptr(), state.len(), id, 0) };
-        read == state.len()
     }
 
     /// Empties a sequence that is not as it should be; returns `sound`.

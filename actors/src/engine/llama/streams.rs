@@ -9,6 +9,8 @@ use crate::engine::protocol::SequenceId;
 #[derive(Debug)]
 pub(super) struct Streams {
     owners: Vec<Option<SequenceId>>,
+    /// Whether nobody computes what lies there.
+    at_rest: Vec<bool>,
     /// By sequence.
     streams: Vec<Option<usize>>,
 }
@@ -16,7 +18,8 @@ pub(super) struct Streams {
 impl Streams {
     /// Free buffers for so many of the sequences.
     pub(super) fn new(streams: u32, sequences: u32) -> Self {
-        Self { owners: vec![None; streams as usize], streams: vec![None; sequences as usize] }
+        let n = streams as usize;
+        Self { owners: vec![None; n], at_rest: vec![true; n], streams: vec![None; sequences as usize] }
     }
 
     /// The buffer of a sequence, as llama.cpp numbers it.
@@ -25,7 +28,7 @@ impl Streams {
     }
 
     /// The same, and a free one if it has none: behind all others, so that no gap is among them while its prompt is read, or
-    /// where there is one. `None`: there is none, or no such sequence.
+    /// where there is one. `None`: there is none, or no such sequence. From now on it is computed.
     pub(super) fn claim(&mut self, sequence: SequenceId) -> Option<i32> {
         if self.of(sequence).is_none() && (sequence as usize) < self.streams.len() {
             let behind = self.owners.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
@@ -34,13 +37,31 @@ impl Streams {
             self.owners[stream] = Some(sequence);
             self.streams[sequence as usize] = Some(stream);
         }
+        self.set_rest(sequence, false);
         self.of(sequence)
     }
 
     /// Its buffer is free.
     pub(super) fn release(&mut self, sequence: SequenceId) {
+        self.set_rest(sequence, true);
         if let Some(stream) = self.streams.get_mut(sequence as usize).and_then(Option::take) {
             self.owners[stream] = None;
+        }
+    }
+
+    /// Nobody computes it, until it is claimed again.
+    pub(super) fn rest(&mut self, sequence: SequenceId) {
+        self.set_rest(sequence, true);
+    }
+
+    /// Whether a buffer is free, or nobody computes what lies there.
+    pub(super) fn is_at_rest(&self, stream: i32) -> bool {
+        usize::try_from(stream).is_ok_and(|stream| self.at_rest.get(stream).copied().unwrap_or(false))
+    }
+
+    fn set_rest(&mut self, sequence: SequenceId, at_rest: bool) {
+        if let Some(stream) = self.streams.get(sequence as usize).copied().flatten() {
+            self.at_rest[stream] = at_rest;
         }
     }
 
@@ -57,6 +78,7 @@ impl Streams {
     pub(super) fn swap(&mut self, one: i32, other: i32) {
         let (Ok(one), Ok(other)) = (usize::try_from(one), usize::try_from(other)) else { return };
         self.owners.swap(one, other);
+        self.at_rest.swap(one, other);
         for stream in [one, other] {
             if let Some(sequence) = self.owners[stream] {
                 self.streams[sequence as usize] = Some(stream);
@@ -102,6 +124,22 @@ mod tests {
         streams.swap(5, 3);
         assert_eq!(of(&streams, &[5, 3]), [Some(3), Some(5)]);
         assert_eq!(streams.gap([5, 1, 2].into_iter()), None);
+    }
+
+    #[test]
+    fn a_buffer_is_at_rest_until_its_sequence_is_claimed_again_wherever_that_lies() {
+        let mut streams = Streams::new(3, 4);
+        let at_rest = |streams: &Streams| [0, 1, 2].map(|stream| streams.is_at_rest(stream));
+        assert_eq!(at_rest(&streams), [true; 3], "free ones");
+        assert_eq!([3, 1, 2].map(|sequence| streams.claim(sequence)), [Some(0), Some(1), Some(2)]);
+        assert_eq!(at_rest(&streams), [false; 3]);
+        streams.rest(1);
+        streams.swap(1, 2);
+        assert_eq!(at_rest(&streams), [false, false, true]);
+        streams.claim(1);
+        streams.release(3);
+        assert_eq!(at_rest(&streams), [true, false, false]);
+        assert!(!streams.is_at_rest(3) && !streams.is_at_rest(-1), "no such buffers");
     }
 
     fn taken(streams: &Streams) -> Vec<SequenceId> {

@@ -2,7 +2,9 @@
 
 use crate::engine::batch::Row;
 use crate::engine::model::DecodeError;
+use crate::engine::protocol::SequenceId;
 
+use super::states::Moved;
 use super::{Context, len};
 
 impl Context {
@@ -30,31 +32,64 @@ impl Context {
         }
     }
 
-    /// Moves the last of the sequences into the first gap between them, if there is one: each gap is a run of its own, which
-    /// reads the weights again at every step, and a move copies some bytes once. Not at the first step with that gap: who is
-    /// left out of one step is back in the next.
+    /// Moves the last of the sequences into the first gap between them, as long as there is one: each gap is a run of its own,
+    /// which reads the weights again at every step, and a move copies some bytes once. Where somebody lies there who is
+    /// computed, not at the first step with that gap: who is left out of one step is back in the next.
     pub(super) fn close_gap(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
-        let sequences = rows.iter().map(|row| row.sequence);
-        let gap = self.streams.as_ref().and_then(|streams| streams.gap(sequences));
-        match std::mem::replace(&mut self.gap, gap).filter(|before| Some(*before) == gap) {
-            Some((last, gap)) => self.swap(last, gap),
-            None => Ok(()),
+        loop {
+            let sequences = rows.iter().map(|row| row.sequence);
+            let Some(streams) = self.streams.as_ref() else { return Ok(()) };
+            let gap = streams.gap(sequences);
+            let stays = std::mem::replace(&mut self.gap, gap) == gap;
+            match gap {
+                Some((last, gap)) if stays || streams.is_at_rest(gap) => {
+                    if !self.swap(last, gap)? {
+                        return Ok(());
+                    }
+                }
+                _ => return Ok(()),
+            }
         }
     }
 
-    fn swap(&mut self, one: i32, other: i32) -> Result<(), DecodeError> {
-        let state = |id| if len(self.ctx, id) == 0 { Some(Vec::new()) } else { self.state(id) };
-        let (Some(of_one), Some(of_other)) = (state(one), state(other)) else { return Ok(()) };
+    /// See `Model::rest`.
+    pub(in super::super) fn rest(&mut self, sequence: SequenceId) {
+        if let Some(streams) = self.streams.as_mut() {
+            streams.rest(sequence);
+        }
+    }
+
+    /// False: that cannot be done, and nothing was changed.
+    fn swap(&mut self, one: i32, other: i32) -> Result<bool, DecodeError> {
+        let mut moved = std::mem::take(&mut self.moved);
+        let swapped = self.swap_states(one, other, &mut moved);
+        moved.trim();
+        self.moved = moved;
+        if swapped == Ok(true)
+            && let Some(streams) = self.streams.as_mut()
+        {
+            streams.swap(one, other);
+        }
+        swapped
+    }
+
+    fn swap_states(&mut self, one: i32, other: i32, moved: &mut Moved) -> Result<bool, DecodeError> {
+        let states = [(one, &mut moved.one), (other, &mut moved.other)];
+        for (id, state) in states {
+            let bytes = if len(self.ctx, id) == 0 { Some(0) } else { self.state_len(id) };
+            let Some(bytes) = bytes else { return Ok(false) };
+            state.resize(bytes, 0);
+            if bytes > 0 && !self.write_state(id, state) {
+                return Ok(false);
+            }
+        }
         self.empty(one);
         self.empty(other);
-        for (id, state) in [(other, of_one), (one, of_other)] {
-            if !state.is_empty() && !self.read_state(id, &state) {
+        for (id, state) in [(other, &moved.one), (one, &moved.other)] {
+            if !state.is_empty() && !self.read_state(id, state) {
                 return Err(self.failed("a sequence could not be moved".to_owned()));
             }
         }
-        if let Some(streams) = self.streams.as_mut() {
-            streams.swap(one, other);
-        }
-        Ok(())
+        Ok(true)
     }
 }
