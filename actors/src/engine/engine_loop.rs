@@ -299,7 +299,10 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
         // A second scheduler takes nothing from those that its engine has not read again yet.
         self.cut_off_until = self.cut_off_until.max(Instant::now() + cut_off_first);
         self.epoch = epoch;
-        self.slots.iter_mut().for_each(Slot::stop);
+        for (sequence, slot) in (0..).zip(&mut self.slots).filter(|(_, slot)| slot.run.is_some()) {
+            slot.stop();
+            self.model.rest(sequence);
+        }
         self.waiting.clear();
         // The new scheduler's backend has forgotten who was in a step.
         self.announced.clear();

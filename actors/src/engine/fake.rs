@@ -151,6 +151,9 @@ impl Model for FakeModel {
         Ok(())
     }
 
+    /// Nothing of it moves.
+    fn rest(&mut self, _sequence: SequenceId) {}
+
     fn logits(&self, row: usize) -> &[f32] {
         match self.rows.get(row).copied().flatten() {
             Some(start) => &self.logits[start..start + N_VOCAB],

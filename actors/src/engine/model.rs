@@ -24,7 +24,7 @@ pub trait Model {
     fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError>;
 
     /// Nobody computes a sequence any more, until it is in a batch again: others may have its place.
-    fn rest(&mut self, _sequence: SequenceId) {}
+    fn rest(&mut self, sequence: SequenceId);
 
     /// Logits of an output row of the last `decode`, by the row's place among the batch's tokens; `n_vocab` values.
     fn logits(&self, row: usize) -> &[f32];

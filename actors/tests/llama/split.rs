@@ -49,7 +49,7 @@ fn a_split_context_says_what_a_unified_one_says_wherever_its_sequences_lie() {
     for (sequence, alone) in [(first, &alone[0]), (last, &alone[1])] {
         assert_eq!(sequence.tokens[sequence.tokens.len() - 20..], alone[..]);
     }
-    // What lay in the gap was moved, not lost.
+    // What lay in the gap was emptied.
     let mut third = Sequence { computed: 0, ..Sequence::new(2, &tokenize(&*vocabulary, PROMPT)) };
     assert_eq!(greedy(&mut engine, &mut third, 64, 20), alone[0]);
 }
@@ -80,31 +80,35 @@ fn an_idle_sequence_in_the_gap_is_moved_and_goes_on() {
 }
 
 #[test]
-fn two_that_are_at_rest_make_room_at_once_and_lose_nothing() {
-    let mut engine = split();
+fn three_that_go_on_are_moved_together_and_nobody_loses_anything() {
+    let mut engine = engine_of(6, false);
     let vocabulary = engine.vocabulary();
-    let fresh = greedy_from_scratch(&mut engine, PROMPT, 64);
-    let mut sequences = [0, 1, 2, 3].map(|id| {
-        let mut sequence = Sequence::new(id, &tokenize(&*vocabulary, PROMPT));
+    // Each of another length, so that nobody could take another one's place unnoticed.
+    let prompts = [0, 1, 2, 3, 4, 5].map(|at| format!("{}{PROMPT}", "Be brief. ".repeat(at)));
+    let alone = prompts.each_ref().map(|prompt| greedy_from_scratch(&mut engine, prompt, 64));
+    let mut sequences = [0, 1, 2, 3, 4, 5].map(|at| {
+        let mut sequence = Sequence::new(at, &tokenize(&*vocabulary, &prompts[at as usize]));
         greedy(&mut engine, &mut sequence, 64, 1);
         sequence
     });
-    engine.rest(1);
-    engine.rest(2);
+    let (running, idle) = ([0, 3, 4], [1, 2, 5]);
+    idle.into_iter().for_each(|sequence| engine.rest(sequence));
     let mut batch = Batch::with_capacity(64);
     for _ in 0..19 {
         batch.clear();
-        let rows = [0, 3].map(|at| sequences[at].push(1, &mut batch));
-        engine.decode(&batch).expect("room for two");
-        for (at, row) in [0, 3].into_iter().zip(rows) {
+        let rows = running.map(|at| sequences[at].push(1, &mut batch));
+        engine.decode(&batch).expect("room for three");
+        for (at, row) in running.into_iter().zip(rows) {
             sequences[at].tokens.push(argmax(engine.logits(row)));
         }
     }
-    for sequence in [&sequences[0], &sequences[3]] {
-        assert_eq!(sequence.tokens[sequence.tokens.len() - 20..], fresh[..]);
+    for at in running {
+        let tokens = &sequences[at].tokens;
+        assert_eq!(tokens[tokens.len() - 20..], alone[at][..], "{at}");
     }
-    for at in [1, 2] {
-        assert_eq!(greedy(&mut engine, &mut sequences[at], 64, 19), fresh[1..]);
+    for at in idle {
+        let at = at as usize;
+        assert_eq!(greedy(&mut engine, &mut sequences[at], 64, 19), alone[at][1..], "{at}");
     }
 }
 

@@ -35,8 +35,6 @@ pub(super) struct Context {
     rows: Rows,
     /// Of a split context: which sequence has which buffer.
     streams: Option<Streams>,
-    /// The gap between those of the last step, and what would close it.
-    gap: Option<(i32, i32)>,
     moved: Moved,
     apart: Option<Apart>,
     kept: Kept,
@@ -112,7 +110,6 @@ impl Context {
             ctx,
             rows,
             streams: plan.streams.map(|streams| Streams::new(streams, plan.n_seq_max)),
-            gap: None,
             moved: Moved::default(),
             apart: Apart::new(spec, plan, memory, shape(&weights), n_threads),
             kept: Kept::default(),

@@ -13,13 +13,15 @@ pub(super) struct Streams {
     at_rest: Vec<bool>,
     /// By sequence.
     streams: Vec<Option<usize>>,
+    /// The first gap at the last look: who would move where.
+    last_gap: Option<(i32, i32)>,
 }
 
 impl Streams {
     /// Free buffers for so many of the sequences.
     pub(super) fn new(streams: u32, sequences: u32) -> Self {
         let n = streams as usize;
-        Self { owners: vec![None; n], at_rest: vec![true; n], streams: vec![None; sequences as usize] }
+        Self { owners: vec![None; n], at_rest: vec![true; n], streams: vec![None; sequences as usize], last_gap: None }
     }
 
     /// The buffer of a sequence, as llama.cpp numbers it.
@@ -55,7 +57,7 @@ impl Streams {
     }
 
     /// Whether a buffer is free, or nobody computes what lies there.
-    pub(super) fn is_at_rest(&self, stream: i32) -> bool {
+    fn is_at_rest(&self, stream: i32) -> bool {
         usize::try_from(stream).is_ok_and(|stream| self.at_rest.get(stream).copied().unwrap_or(false))
     }
 
@@ -65,9 +67,21 @@ impl Streams {
         }
     }
 
+    /// The move to make now, in a step of these sequences, as `gap` has it. Where somebody lies there who is computed, not at
+    /// the first look at that gap: who is left out of one step is back in the next. Where nobody is, at once if `at_once`.
+    pub(super) fn next_move(
+        &mut self,
+        sequences: impl Iterator<Item = SequenceId> + Clone,
+        at_once: bool,
+    ) -> Option<(i32, i32)> {
+        let gap = self.gap(sequences);
+        let stays = std::mem::replace(&mut self.last_gap, gap) == gap;
+        gap.filter(|(_, gap)| stays || at_once && self.is_at_rest(*gap))
+    }
+
     /// Where the last of the sequences would close the first gap between them: its buffer and the other one, which may be
     /// somebody else's.
-    pub(super) fn gap(&self, sequences: impl Iterator<Item = SequenceId> + Clone) -> Option<(i32, i32)> {
+    fn gap(&self, sequences: impl Iterator<Item = SequenceId> + Clone) -> Option<(i32, i32)> {
         let streams = || sequences.clone().filter_map(|sequence| self.of(sequence));
         let (first, last) = (streams().min()?, streams().max()?);
         let gap = (first..last).find(|stream| streams().all(|taken| taken != *stream))?;
@@ -140,6 +154,26 @@ mod tests {
         streams.release(3);
         assert_eq!(at_rest(&streams), [true, false, false]);
         assert!(!streams.is_at_rest(3) && !streams.is_at_rest(-1), "no such buffers");
+    }
+
+    #[test]
+    fn a_gap_at_rest_closes_at_the_first_look_and_another_one_at_the_second() {
+        let mut streams = Streams::new(6, 6);
+        for sequence in 0..6 {
+            streams.claim(sequence);
+        }
+        streams.rest(1);
+        let next = |streams: &mut Streams, at_once| streams.next_move([0, 3, 4].into_iter(), at_once);
+        assert_eq!(next(&mut streams, true), Some((4, 1)));
+        streams.swap(4, 1);
+        assert_eq!(next(&mut streams, true), None, "2 is only left out of this step");
+        assert_eq!(next(&mut streams, true), Some((3, 2)));
+        streams.rest(2);
+        let mut streams = Streams { last_gap: None, ..streams };
+        assert_eq!(next(&mut streams, false), None, "enough was moved in this step");
+        assert_eq!(next(&mut streams, true), Some((3, 2)));
+        streams.swap(3, 2);
+        assert_eq!(next(&mut streams, true), None);
     }
 
     fn taken(streams: &Streams) -> Vec<SequenceId> {

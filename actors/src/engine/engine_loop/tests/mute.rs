@@ -20,6 +20,10 @@ impl Model for Mute {
         self.0.decode(batch)
     }
 
+    fn rest(&mut self, sequence: SequenceId) {
+        self.0.rest(sequence);
+    }
+
     fn logits(&self, _row: usize) -> &[f32] {
         &[]
     }

@@ -7,11 +7,12 @@ use crate::engine::model::{DecodeError, Model, Vocabulary};
 use crate::engine::progress::Activity;
 use crate::engine::protocol::ModelInfo;
 
-/// The fake, which looks at the progress where a state is copied.
+/// The fake, which looks at the progress where a state is copied, and hears who rests.
 struct Observed {
     model: FakeModel,
     progress: Progress,
     seen: Rc<Cell<Option<Activity>>>,
+    rested: Rc<RefCell<Vec<SequenceId>>>,
 }
 
 impl Model for Observed {
@@ -25,6 +26,10 @@ impl Model for Observed {
 
     fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
         self.model.decode(batch)
+    }
+
+    fn rest(&mut self, sequence: SequenceId) {
+        self.rested.borrow_mut().push(sequence);
     }
 
     fn logits(&self, row: usize) -> &[f32] {
@@ -58,7 +63,7 @@ impl Model for Observed {
 fn a_copy_and_an_eviction_are_work_and_a_loop_between_commands_is_idle() {
     let (progress, seen) = (Progress::default(), Rc::new(Cell::new(None)));
     let model = FakeModel::load(&FakeSpec::default()).expect("the fake loads");
-    let model = Observed { model, progress: progress.clone(), seen: seen.clone() };
+    let model = Observed { model, progress: progress.clone(), seen: seen.clone(), rested: Rc::default() };
     let mut inner = EngineLoop::new(model, progress.clone(), |_| ());
     let _ = inner.apply(EngineCommand::Reset { epoch: 1, cut_off_first: Duration::ZERO });
     let _ = inner.apply(EngineCommand::Admit(Box::new(admit(1, 0, prompt(1, 10), 1))));
@@ -73,4 +78,23 @@ fn a_copy_and_an_eviction_are_work_and_a_loop_between_commands_is_idle() {
         assert_eq!(progress.read().activity, Activity::Idle);
         assert!(progress.read().done > before, "what was done is progress");
     }
+}
+
+#[test]
+fn who_ends_is_cancelled_or_reset_rests_and_nobody_else() {
+    let rested = Rc::new(RefCell::new(Vec::new()));
+    let model = FakeModel::load(&FakeSpec::default()).expect("the fake loads");
+    let model = Observed { model, progress: Progress::default(), seen: Rc::default(), rested: rested.clone() };
+    let mut inner = EngineLoop::new(model, Progress::default(), |_| ());
+    let _ = inner.apply(EngineCommand::Reset { epoch: 1, cut_off_first: Duration::ZERO });
+    for (request, sequence, tokens) in [(1, 0, 1), (2, 1, 100), (3, 2, 100)] {
+        let _ = inner.apply(EngineCommand::Admit(Box::new(admit(request, sequence, prompt(request, 10), tokens))));
+    }
+    assert!(rested.take().is_empty());
+    inner.step().expect("the fake decodes");
+    assert_eq!(rested.take(), [0], "it has its one token");
+    let _ = inner.apply(EngineCommand::Cancel { epoch: 1, request: 2 });
+    assert_eq!(rested.take(), [1]);
+    let _ = inner.apply(EngineCommand::Reset { epoch: 2, cut_off_first: Duration::ZERO });
+    assert_eq!(rested.take(), [2]);
 }

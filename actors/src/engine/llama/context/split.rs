@@ -5,7 +5,10 @@ use crate::engine::model::DecodeError;
 use crate::engine::protocol::SequenceId;
 
 use super::states::Moved;
-use super::{Context, len};
+use super::{Context, len, log};
+
+/// After so many bytes the next move waits for the next step: what is copied must not delay the next token.
+const MOVED_BYTES: usize = 16 << 20;
 
 impl Context {
     /// A buffer for each sequence that has none. Without enough of them nothing is changed.
@@ -32,22 +35,22 @@ impl Context {
         }
     }
 
-    /// Moves the last of the sequences into the first gap between them, as long as there is one: each gap is a run of its own,
-    /// which reads the weights again at every step, and a move copies some bytes once. Where somebody lies there who is
-    /// computed, not at the first step with that gap: who is left out of one step is back in the next.
+    /// Moves the last of the sequences into the first gap between them, as long as [`Streams::next_move`] says so and little
+    /// has been moved in this step: each gap is a run of its own, which reads the weights again at every step, and a move
+    /// copies some bytes once.
+    ///
+    /// [`Streams::next_move`]: super::super::streams::Streams::next_move
     pub(super) fn close_gap(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        let mut moved = 0;
         loop {
             let sequences = rows.iter().map(|row| row.sequence);
-            let Some(streams) = self.streams.as_ref() else { return Ok(()) };
-            let gap = streams.gap(sequences);
-            let stays = std::mem::replace(&mut self.gap, gap) == gap;
-            match gap {
-                Some((last, gap)) if stays || streams.is_at_rest(gap) => {
-                    if !self.swap(last, gap)? {
-                        return Ok(());
-                    }
-                }
-                _ => return Ok(()),
+            let Some(streams) = self.streams.as_mut() else { return Ok(()) };
+            let Some((last, gap)) = streams.next_move(sequences, moved < MOVED_BYTES) else { return Ok(()) };
+            let Some(bytes) = self.swap(last, gap)? else { return Ok(()) };
+            moved += bytes;
+            // A move has no nodes to count.
+            if let Some(counters) = &self.counters {
+                counters.advance();
             }
         }
     }
@@ -59,26 +62,29 @@ impl Context {
         }
     }
 
-    /// False: that cannot be done, and nothing was changed.
-    fn swap(&mut self, one: i32, other: i32) -> Result<bool, DecodeError> {
+    /// How many bytes changed places. `None`: that cannot be done, and nothing was changed.
+    fn swap(&mut self, one: i32, other: i32) -> Result<Option<usize>, DecodeError> {
         let mut moved = std::mem::take(&mut self.moved);
         let swapped = self.swap_states(one, other, &mut moved);
+        let bytes = moved.bytes();
         moved.trim();
         self.moved = moved;
-        if swapped == Ok(true)
-            && let Some(streams) = self.streams.as_mut()
-        {
+        if !swapped? {
+            return Ok(None);
+        }
+        if let Some(streams) = self.streams.as_mut() {
             streams.swap(one, other);
         }
-        swapped
+        Ok(Some(bytes))
     }
 
     fn swap_states(&mut self, one: i32, other: i32, moved: &mut Moved) -> Result<bool, DecodeError> {
+        log::forget_errors();
         let states = [(one, &mut moved.one), (other, &mut moved.other)];
         for (id, state) in states {
             let bytes = if len(self.ctx, id) == 0 { Some(0) } else { self.state_len(id) };
             let Some(bytes) = bytes else { return Ok(false) };
-            state.resize(bytes, 0);
+            Moved::fit(state, bytes);
             if bytes > 0 && !self.write_state(id, state) {
                 return Ok(false);
             }

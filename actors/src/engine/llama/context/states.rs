@@ -18,9 +18,23 @@ impl Moved {
     /// So much of it is kept, bytes each.
     const KEPT: usize = 32 << 20;
 
-    /// Gives back what is kept for nobody.
+    /// Makes the room as long as a state. Where it grows, what was in it is not carried along.
+    pub(super) fn fit(room: &mut Vec<u8>, bytes: usize) {
+        if room.capacity() < bytes {
+            *room = vec![0; bytes];
+        } else {
+            room.resize(bytes, 0);
+        }
+    }
+
+    /// Bytes of both states.
+    pub(super) fn bytes(&self) -> usize {
+        self.one.len() + self.other.len()
+    }
+
+    /// Gives back what is too much to keep.
     pub(super) fn trim(&mut self) {
-        for room in [&mut self.one, &mut self.other].into_iter().filter(|room| room.len() > Self::KEPT) {
+        for room in [&mut self.one, &mut self.other].into_iter().filter(|room| room.capacity() > Self::KEPT) {
             *room = Vec::new();
         }
     }
