@@ -2,8 +2,7 @@
 //!
 //! `cargo run --release -p cllm-actors --example raw_decode -- MODEL.gguf [THREADS]`: what `cllm bench --scenario throughput`
 //! asks for, prompts of 46 tokens whose first 27 are known already and 50 new tokens each, greedy, for 1 and 10 sequences
-//! at a time. The second figure is per second of CPU time over all threads, which a busy
-//! machine disturbs less.
+//! at a time. The second figure is per second of CPU time over all threads, which a busy machine disturbs less.
 
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
@@ -21,6 +20,8 @@ use cllm_actors::engine::spec::LlamaSpec;
 const PROMPT: u32 = 46;
 /// Tokens of each prompt that are in the cache before the time begins.
 const KNOWN: u32 = 27;
+/// Those that are read in the time.
+const READ: u32 = PROMPT - KNOWN;
 const NEW: u32 = 50;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -44,8 +45,7 @@ fn measure(engine: &mut LlamaEngine, sequences: u32) -> Result<(), Box<dyn Error
     let mut batch = prompts(sequences, KNOWN..PROMPT)?;
     let (start, cpu) = (Instant::now(), cpu_time());
     engine.decode(&batch)?;
-    let mut next: Vec<_> =
-        (1..=sequences).map(|n| argmax(engine.logits((n * (PROMPT - KNOWN)) as usize - 1))).collect();
+    let mut next: Vec<_> = (1..=sequences).map(|n| argmax(engine.logits((n * READ) as usize - 1))).collect();
     let prefill = start.elapsed();
     for position in PROMPT..PROMPT + NEW - 1 {
         batch.clear();
@@ -59,7 +59,7 @@ fn measure(engine: &mut LlamaEngine, sequences: u32) -> Result<(), Box<dyn Error
     }
     let (wall, cpu) = (start.elapsed(), cpu_time().saturating_sub(cpu));
     let rate = |time: Duration| f64::from(sequences * NEW) / time.as_secs_f64();
-    let prefill_rate = f64::from(sequences * (PROMPT - KNOWN)) / prefill.as_secs_f64();
+    let prefill_rate = f64::from(sequences * READ) / prefill.as_secs_f64();
     let (wall, cpu) = (rate(wall), rate(cpu));
     println!(
         "{sequences:3} sequences: {wall:7.1} tokens/s, {cpu:7.1} per CPU second; prefill {prefill_rate:7.1} tokens/s"

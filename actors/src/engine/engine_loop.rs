@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select};
 use self::plan::{Plan, Planned};
 use self::slot::Slot;
 use crate::engine::batch::Batch;
-use crate::engine::model::{DecodeError, Model, Vocabulary};
+use crate::engine::model::{BUSY_BYTES, DecodeError, Model, Vocabulary};
 use crate::engine::progress::Progress;
 use crate::engine::protocol::{
     Admit, EndReason, Ended, EngineCommand, EngineEvent, Epoch, Limits, RequestId, SequenceId, StepOutput, Waiting,
@@ -131,7 +131,7 @@ impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
             bytes_on_the_way: 0,
             store: None,
             waiting: Vec::new(),
-            busy_bytes: files::BUSY_BYTES,
+            busy_bytes: BUSY_BYTES as u64,
             model,
             emit,
         }

@@ -6,6 +6,9 @@ use crate::engine::batch::Batch;
 use crate::engine::progress::Progress;
 use crate::engine::protocol::{AddSpecial, ModelInfo, SequenceId, TextPart, Token};
 
+/// What may be copied beside running sequences, or read from a file, before a step, so that none comes late: bytes.
+pub(crate) const BUSY_BYTES: usize = 16 << 20;
+
 /// A loaded model with its context. Blocking; lives on one thread.
 pub trait Model {
     /// Facts about it; constant.

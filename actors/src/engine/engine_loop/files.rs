@@ -14,9 +14,6 @@ const COSTLY_TOKENS: usize = 512;
 /// So many of its tokens, and a quarter of them, must be in no file yet.
 const NEW_TOKENS: usize = 64;
 
-/// What the loop itself may copy out of cells beside running sequences, or read from a file, so that no step comes late.
-pub(super) const BUSY_BYTES: u64 = 16 << 20;
-
 impl<M: Model, E: FnMut(EngineEvent)> EngineLoop<M, E> {
     /// The files that may serve requests.
     pub(super) fn stored(&self) -> Vec<StoredPrefix> {

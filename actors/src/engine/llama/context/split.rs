@@ -1,14 +1,11 @@
 //! A split context: each sequence that has KV has a buffer of its own, and those that decode together lie side by side.
 
 use crate::engine::batch::Row;
-use crate::engine::model::DecodeError;
+use crate::engine::model::{BUSY_BYTES, DecodeError};
 use crate::engine::protocol::SequenceId;
 
 use super::states::Moved;
 use super::{Context, len, log};
-
-/// After so many bytes the next move waits for the next step: what is copied must not delay the next token.
-const MOVED_BYTES: usize = 16 << 20;
 
 impl Context {
     /// A buffer for each sequence that has none. Without enough of them nothing is changed.
@@ -35,17 +32,14 @@ impl Context {
         }
     }
 
-    /// Moves the last of the sequences into the first gap between them, as long as [`Streams::next_move`] says so and little
-    /// has been moved in this step: each gap is a run of its own, which reads the weights again at every step, and a move
-    /// copies some bytes once.
-    ///
-    /// [`Streams::next_move`]: super::super::streams::Streams::next_move
+    /// Moves the last of the sequences into the first gap between them, as long as `Streams::next_move` says so: each gap is a
+    /// run of its own, which reads the weights again at every step, and a move copies some bytes once.
     pub(super) fn close_gap(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         let mut moved = 0;
         loop {
             let sequences = rows.iter().map(|row| row.sequence);
             let Some(streams) = self.streams.as_mut() else { return Ok(()) };
-            let Some((last, gap)) = streams.next_move(sequences, moved < MOVED_BYTES) else { return Ok(()) };
+            let Some((last, gap)) = streams.next_move(sequences, moved < BUSY_BYTES) else { return Ok(()) };
             let Some(bytes) = self.swap(last, gap)? else { return Ok(()) };
             moved += bytes;
             // A move has no nodes to count.
